@@ -1,0 +1,57 @@
+# Everything a person does with the project. `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+BIN := .venv/bin
+RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+
+# Two OpenMP pools on shared cores starve each other.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-slow test-rust test-python lint format bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+.venv/.installed: pyproject.toml $(RUST_SOURCES)
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+build: .venv/.installed ## make .venv, compile the Rust core, install Tamiyo and its tools there
+
+demo: build ## train digits three times: healthy, with faults, with the same faults and Tamiyo
+	$(BIN)/tamiyo demo
+
+test: lint test-rust test-python ## check everything: formats, lints, types, stubs, Rust and Python tests
+
+lint: build ## formats, lints and types, nothing changed
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest tamiyo._core
+
+test-rust: ## the Rust tests
+	cargo test --workspace --locked --quiet
+
+test-python: build ## the fast Python tests
+	$(BIN)/pytest -m 'not slow'
+
+test-slow: build ## all Python tests, the slow ones too
+	$(BIN)/pytest
+
+bench: build ## ingest against pure Python, and the decision cycle
+	$(BIN)/pytest benches --benchmark-columns=min,median,max,ops
+
+format: build ## bring Rust and Python into shape
+	cargo fmt --all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what was built
+	rm -rf .venv target build .pytest_cache .mypy_cache .ruff_cache
