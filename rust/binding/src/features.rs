@@ -1,0 +1,32 @@
+//! `window_features`: per-layer aggregates of signals in columns.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyMapping};
+use tamiyo_core::features::{self, LAYER_FIELDS, Summary, summary_columns};
+use tamiyo_core::record::Presence;
+
+use crate::{columns, errors};
+
+/// Per-layer aggregates of signals in one pass (the columns of `layer_fields`).
+#[pyfunction]
+#[pyo3(signature = (columns, *, window = 100))]
+pub fn window_features<'py>(
+    py: Python<'py>,
+    columns: &Bound<'py, PyMapping>,
+    window: usize,
+) -> PyResult<Bound<'py, PyDict>> {
+    if window == 0 {
+        return Err(errors::setting("window must be at least 1"));
+    }
+    let columns = columns::read(columns, |field| field.presence == Presence::Required)?;
+    write(py, || features::window_features(&columns, window))
+}
+
+/// The columns of aggregates that are computed without the GIL.
+pub fn write(
+    py: Python<'_>,
+    summarise: impl Send + FnOnce() -> Vec<Summary>,
+) -> PyResult<Bound<'_, PyDict>> {
+    let arrays = py.detach(|| summary_columns(&summarise()));
+    columns::write(py, &LAYER_FIELDS, arrays)
+}
