@@ -10,7 +10,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-slow test-rust test-python lint format bench clean
+.PHONY: help build demo test test-slow test-rust test-python lint format bench tables clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -42,8 +42,8 @@ test-rust: ## the Rust tests
 test-python: build ## the fast Python tests
 	$(BIN)/pytest -m 'not slow'
 
-test-slow: build ## all Python tests, the slow ones too
-	$(BIN)/pytest
+test-slow: build ## the slow Python tests
+	$(BIN)/pytest -m slow
 
 bench: build ## ingest against pure Python, and the decision cycle
 	$(BIN)/pytest benches --benchmark-columns=min,median,max,ops
@@ -52,6 +52,9 @@ format: build ## bring Rust and Python into shape
 	cargo fmt --all
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+tables: build ## write the generated tables into the documents
+	$(BIN)/python docs/tables.py
 
 clean: ## remove what was built
 	rm -rf .venv target build .pytest_cache .mypy_cache .ruff_cache

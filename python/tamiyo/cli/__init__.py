@@ -1,0 +1,1 @@
+"""The `tamiyo` command."""
