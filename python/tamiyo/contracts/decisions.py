@@ -33,14 +33,14 @@ class AdaptationDecision(ControlMessage):
     decision_id: str
     """Unique; applying is idempotent by this id."""
     run: str
-    term: int = Field(0, ge=0)
+    term: int = Field(default=0, ge=0)
     """The controller's term. A host ignores decisions of an older term (fencing)."""
     adaptation: AdaptationType
     target: tuple[int, ...] = ()
     """Layer ids; empty means the whole model."""
     parameters: dict[str, float | str] = Field(default_factory=dict)
     """What the adaptation needs, for example `factor` for a learning rate."""
-    issued_at_step: int = Field(0, ge=0)
+    issued_at_step: int = Field(default=0, ge=0)
     expires_at_step: int = Field(ge=0)
     """Last optimiser step at which it may still be applied."""
     confidence: Probability = 1.0
@@ -80,9 +80,9 @@ class AdaptationResult(ControlMessage):
     """Robust level (median) of the training loss before the adaptation."""
     loss_after: float | None = None
     """The same, at the end of the watch."""
-    steps_lost: int = Field(0, ge=0)
+    steps_lost: int = Field(default=0, ge=0)
     """Optimiser steps undone, if the weights went back to an earlier step."""
     verified: bool | None = None
     """After a rollback: whether the restored state was compared and found equal."""
-    duration_ms: float = Field(0.0, ge=0)
+    duration_ms: float = Field(default=0.0, ge=0)
     """Time taken from the training loop."""

@@ -14,14 +14,14 @@ class PerformanceMetrics(ControlMessage):
 
     run: str
     step: int = Field(ge=0)
-    epoch: int = Field(0, ge=0)
+    epoch: int = Field(default=0, ge=0)
     timestamp: float
     """Seconds since the Unix epoch, producer's clock."""
     loss: float | None = None
     """Median training loss since the last report; absent when it was not finite."""
     loss_level: float | None = None
     """Slow robust level of the training loss, the run's own history."""
-    loss_nonfinite: int = Field(0, ge=0)
+    loss_nonfinite: int = Field(default=0, ge=0)
     """Steps with a NaN or infinite loss since the last report."""
     validation_loss: float | None = None
     validation_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -23,7 +23,7 @@ class TopologyNode(ControlMessage):
     """Dotted module path, as in `named_modules()`."""
     type: str
     """Class name of the module, for example `Linear`."""
-    parameters: int = Field(0, ge=0)
+    parameters: int = Field(default=0, ge=0)
     """Number of scalar parameters that the layer owns."""
     shape: tuple[int, ...] = ()
     """Shape of one output without its batch dimension."""

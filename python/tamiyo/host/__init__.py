@@ -1,0 +1,22 @@
+"""The training side: trace a model, probe it, apply decisions, govern and roll back.
+
+Everything here runs inside somebody else's training loop, so nothing here may raise into it,
+wait in it, or change what it computes unless a decision says so.
+"""
+
+from tamiyo.host.probe import LayerProbe
+from tamiyo.host.session import HostSession, Mode, SessionStats
+from tamiyo.host.snapshot import RunSnapshot
+from tamiyo.host.tracing import TopologyRecorder, trace
+from tamiyo.host.training import TrainingRun
+
+__all__ = [
+    "HostSession",
+    "LayerProbe",
+    "Mode",
+    "RunSnapshot",
+    "SessionStats",
+    "TopologyRecorder",
+    "TrainingRun",
+    "trace",
+]

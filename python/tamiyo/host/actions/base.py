@@ -1,0 +1,137 @@
+"""What an adaptation is: checked against a table, applied between two steps, and undoable."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeAlias
+
+import torch
+from torch.utils.hooks import RemovableHandle
+
+from tamiyo.contracts import AdaptationType
+from tamiyo.host.faults import Faults
+from tamiyo.host.layers import Layers
+from tamiyo.host.snapshot import RunSnapshot
+from tamiyo.host.training import TrainingRun
+
+__all__ = ["Action", "Choice", "Context", "Number", "ParameterRule", "Refusal", "Undo"]
+
+Undo: TypeAlias = Callable[[], None]
+"""Takes an adaptation back, bit for bit if no step was done since it was applied. After steps it
+still removes what the adaptation installed; a snapshot then restores the values."""
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not an error
+    """Why a decision is not applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A bounded number."""
+
+    low: float
+    high: float
+    default: float | None = None
+
+    def check(self, name: str, value: float | str | None) -> float:
+        """The value, or its default.
+
+        Raises:
+            Refusal: it is missing, not a number, or out of bounds.
+        """
+        value = self.default if value is None else value
+        if isinstance(value, str) or value is None or not self.low <= value <= self.high:
+            raise Refusal(f"{name} must be a number in [{self.low}, {self.high}], got {value!r}")
+        return float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    options: Sequence[str]
+    default: str | None = None
+
+    def check(self, name: str, value: float | str | None) -> str:
+        """The word, or its default.
+
+        Raises:
+            Refusal: it is missing or not one of the options.
+        """
+        value = self.default if value is None else value
+        if not isinstance(value, str) or value not in self.options:
+            raise Refusal(f"{name} must be one of {', '.join(self.options)}, got {value!r}")
+        return value
+
+
+ParameterRule: TypeAlias = Number | Choice
+
+
+@dataclass(slots=True)
+class Context:
+    """What an action may read and change."""
+
+    run: TrainingRun
+    layers: Layers
+    activity: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    """Mean absolute activation of each layer's units at the last sample."""
+    good: RunSnapshot | None = None
+    """The last known good state."""
+    before: RunSnapshot | None = None
+    """The state that a rollback will return to."""
+    seed: int = 0
+    """Seeds whatever an action draws at random, so that the run's own generators stay put."""
+    faults: Faults = field(default_factory=Faults)
+    """Where errors of installed hooks go."""
+    _handles: list[RemovableHandle] = field(default_factory=list)
+
+    def install(self, register: Callable[..., RemovableHandle], hook: Callable[..., None]) -> Undo:
+        """Install an optimiser hook that can never raise into the training loop.
+
+        Args:
+            register: For example `optimizer.register_step_pre_hook`.
+            hook: Called with the hook's arguments.
+
+        Returns:
+            What removes it again.
+        """
+        handle = register(self.faults.shield("adaptation hooks", hook))
+        self._handles.append(handle)
+        return handle.remove
+
+    def remove_hooks(self) -> None:
+        """Remove every hook that an action has installed."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+
+class Action(ABC):
+    """One kind of adaptation. Subclasses have no state; the table in `tamiyo.host.actions` has one
+    object of each.
+    """  # noqa: D205
+
+    type: ClassVar[AdaptationType]
+    rules: ClassVar[Mapping[str, ParameterRule]]
+    """Parameters of the decision and their bounds; others are refused."""
+    whole_model: ClassVar[bool] = False
+    """Whether the target may be the whole model (an empty target)."""
+
+    @abstractmethod
+    def applies_to(self, layers: Layers, layer_id: int) -> bool:
+        """Whether it can really be applied to this layer."""
+
+    @abstractmethod
+    def apply(
+        self, context: Context, target: Sequence[int], parameters: Mapping[str, float | str]
+    ) -> Undo:
+        """Apply it to the live run; call it between two optimiser steps.
+
+        Args:
+            context: The run.
+            target: Layer ids, all of which it applies to; empty is the whole model.
+            parameters: Checked and completed by `rules`.
+
+        Raises:
+            Refusal: the run's present state does not allow it; nothing was changed.
+        """

@@ -1,0 +1,213 @@
+"""Recycle dormant units: fresh incoming weights, zero outgoing weights, a blank optimiser state."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from tamiyo.contracts import AdaptationType
+from tamiyo.host.actions.base import (
+    Action,
+    Choice,
+    Context,
+    Number,
+    ParameterRule,
+    Refusal,
+    Undo,
+)
+from tamiyo.host.layers import Layers
+from tamiyo.host.modules import unit_axis
+from tamiyo.host.readers import Reader, UnitReaders, unit_count, unit_readers
+
+__all__ = ["Reinitialize", "dormant_units"]
+
+
+class Reinitialize(Action):
+    """Recycles units as ReDo does (Sokar et al., ICML 2023, arXiv 2302.12902).
+
+    Recycled units get incoming weights from their layer's own `reset_parameters`, bias 0 and
+    blank moments in the optimiser. All weights that read them become 0, so that the model's
+    function changes only by what the units contributed, which for dormant ones is next to nothing.
+    (A layer normalisation on the way mixes units, so there it changes a little more.)
+
+    Where *all* inputs of a reader would become zero and an activation follows it, the reader's
+    weights are drawn afresh instead: rectified units without any input could never be trained
+    again, and a layer that is dormant as a whole passed nothing on that could be preserved.
+    """
+
+    type = AdaptationType.REINITIALIZE
+    rules: ClassVar[Mapping[str, ParameterRule]] = {
+        "threshold": Number(0, 1, default=0.025),
+        "scope": Choice(("dormant", "all"), default="dormant"),
+    }
+
+    def applies_to(self, layers: Layers, layer_id: int) -> bool:
+        """Whether it is linear or convolutional and everything that reads its units is known."""
+        return unit_readers(layers, layer_id) is not None and bool(layers.parameters(layer_id))
+
+    def apply(
+        self, context: Context, target: Sequence[int], parameters: Mapping[str, float | str]
+    ) -> Undo:
+        """See `Action.apply`."""
+        layers = context.layers
+        chosen: dict[int, torch.Tensor] = {}
+        for layer_id in target:
+            if parameters["scope"] == "all":
+                units = unit_count(layers.module(layer_id)) or 0
+                chosen[layer_id] = torch.ones(units, dtype=torch.bool)
+            else:
+                chosen[layer_id] = _dormant(context, layer_id, float(parameters["threshold"]))
+        chosen = {layer_id: units for layer_id, units in chosen.items() if units.any()}
+        if not chosen:
+            raise Refusal("no unit of the target is dormant")
+        recycling = _Recycling(context, chosen)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(context.seed)
+            recycling.run()
+        return recycling.undo
+
+
+def dormant_units(activity: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Units whose share of the layer's mean activity is at most `threshold` (the ReDo score).
+
+    Args:
+        activity: Mean absolute activation per unit, shape [U].
+        threshold: Tau in the paper.
+
+    Returns:
+        Mask of shape [U]; all units of a layer that is silent as a whole.
+    """
+    return activity <= threshold * activity.mean()
+
+
+def _dormant(context: Context, layer_id: int, threshold: float) -> torch.Tensor:
+    activity = context.activity.get(layer_id)
+    if activity is None or len(activity) != unit_count(context.layers.module(layer_id)):
+        raise Refusal(f"the activity of the units of layer {layer_id} was not measured yet")
+    if not torch.isfinite(activity).all():
+        raise Refusal(f"activations of layer {layer_id} are not finite")
+    return dormant_units(activity, threshold).cpu()
+
+
+class _Recycling:
+    """One application: what is changed, and the values from before."""
+
+    def __init__(self, context: Context, chosen: Mapping[int, torch.Tensor]) -> None:
+        self._layers = context.layers
+        self._state = context.run.optimizer.state
+        self._chosen = chosen
+        self._before: dict[torch.Tensor, torch.Tensor] = {}
+        self._found: dict[int, UnitReaders] = {}
+        for layer_id in chosen:
+            found = unit_readers(self._layers, layer_id)
+            if found is None:
+                raise Refusal(f"what reads the units of layer {layer_id} is not known")
+            self._found[layer_id] = found
+
+    def run(self) -> None:
+        for layer_id, units in self._chosen.items():
+            self._refresh(layer_id, units)
+        for layer_id, found in self._found.items():
+            self._disconnect(found, self._chosen[layer_id])
+
+    def undo(self) -> None:
+        with torch.no_grad():
+            for tensor, value in self._before.items():
+                tensor.copy_(value)
+
+    def _refresh(self, layer_id: int, units: torch.Tensor) -> None:
+        module = self._layers.module(layer_id)
+        axis = unit_axis(module) or 0
+        self._write(_weight(module), axis, units, _drawn(module))
+        if isinstance(module.bias, nn.Parameter):
+            self._write(module.bias, 0, units, None)
+
+    def _disconnect(self, found: UnitReaders, units: torch.Tensor) -> None:
+        for layer_id in found.normalizations:
+            self._reset_normalization(self._layers.module(layer_id), units)
+        for reader in found.readers:
+            module = self._layers.module(reader.layer_id)
+            inputs = reader.inputs(units)
+            silent = bool(inputs.all()) and self._rectified(reader)
+            kept = self._chosen.get(reader.layer_id)
+            # Units that are recycled themselves keep their fresh inputs: nothing reads them, and
+            # with zeros on both sides no gradient would ever reach them.
+            rows = None if kept is None else ~kept
+            fresh = _drawn(module) if silent else None
+            self._write(_weight(module), reader.axis, inputs, fresh, rows=rows)
+
+    def _rectified(self, reader: Reader) -> bool:
+        _, site = self._layers.activated(reader.layer_id)
+        return site is not None
+
+    def _reset_normalization(self, module: nn.Module, units: torch.Tensor) -> None:
+        for name, value in (("weight", 1.0), ("bias", 0.0)):
+            tensor = getattr(module, name, None)
+            if isinstance(tensor, nn.Parameter) and tensor.shape == units.shape:
+                self._write(tensor, 0, units, torch.full_like(tensor, value, device="cpu"))
+        for name, value in (("running_mean", 0.0), ("running_var", 1.0)):
+            tensor = getattr(module, name, None)
+            if isinstance(tensor, torch.Tensor) and tensor.shape == units.shape:
+                self._remember(tensor)
+                tensor[units.to(tensor.device)] = value
+
+    def _write(
+        self,
+        parameter: nn.Parameter,
+        axis: int,
+        index: torch.Tensor,
+        values: torch.Tensor | None,
+        rows: torch.Tensor | None = None,
+    ) -> None:
+        """Overwrite slices of a parameter (zeros without `values`) and blank their moments.
+
+        Args:
+            parameter: What to write.
+            axis: Axis along which `index` selects.
+            index: Mask of slices.
+            values: A tensor like the parameter to take them from.
+            rows: Mask over the other axis of (0, 1); only there.
+        """
+        mask = _mask(parameter, axis, index)
+        if rows is not None:
+            mask = mask & _mask(parameter, 1 - axis, rows)
+        self._remember(parameter)
+        fresh = torch.zeros_like(parameter) if values is None else values.to(parameter)
+        parameter.copy_(torch.where(mask, fresh, parameter))
+        for moment in self._moments(parameter):
+            self._remember(moment)
+            moment.masked_fill_(mask.to(moment.device), 0)
+
+    def _moments(self, parameter: nn.Parameter) -> list[torch.Tensor]:
+        state: Mapping[str, Any] = self._state.get(parameter, {})
+        return [
+            value
+            for value in state.values()
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.dim()
+        ]
+
+    def _remember(self, tensor: torch.Tensor) -> None:
+        if tensor not in self._before:
+            self._before[tensor] = tensor.detach().clone()
+
+
+def _weight(module: nn.Module) -> nn.Parameter:
+    weight = module.weight
+    if not isinstance(weight, nn.Parameter):
+        raise TypeError(f"the weight of {type(module).__name__} is not a parameter")
+    return weight
+
+
+def _drawn(module: nn.Module) -> torch.Tensor:
+    """A new weight by the layer's own scheme, on the CPU, whatever device the layer is on."""
+    fresh: Any = copy.deepcopy(module).cpu()
+    fresh.reset_parameters()
+    return _weight(fresh).detach()
+
+
+def _mask(parameter: torch.Tensor, axis: int, index: torch.Tensor) -> torch.Tensor:
+    shape = [1] * parameter.dim()
+    shape[axis] = -1
+    return index.to(parameter.device).view(shape).expand(parameter.shape)

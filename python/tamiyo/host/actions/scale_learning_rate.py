@@ -1,0 +1,106 @@
+"""Multiply the learning rate of the whole run or of some layers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from tamiyo.contracts import AdaptationType
+from tamiyo.host.actions.base import Action, Context, Number, ParameterRule, Undo
+from tamiyo.host.layers import Layers
+from tamiyo.host.training import TrainingRun
+
+__all__ = ["ScaleLearningRate", "scale_groups"]
+
+_GROUP_RATES = ("lr", "initial_lr", "max_lr", "min_lr")
+_SCHEDULER_RATES = ("base_lrs", "min_lrs", "max_lrs")
+
+
+class ScaleLearningRate(Action):
+    """Scales the rate itself for the whole model, and the finished update for single layers.
+
+    Splitting a parameter group to give a layer its own rate would break schedulers that know
+    the number of groups and the user's checkpoints, so a layer's update is shortened or
+    stretched right after the optimiser's step instead: `w <- w_old + factor * (w - w_old)`.
+    """
+
+    type = AdaptationType.SCALE_LEARNING_RATE
+    rules: ClassVar[Mapping[str, ParameterRule]] = {"factor": Number(1e-3, 1e3)}
+    whole_model = True
+
+    def applies_to(self, layers: Layers, layer_id: int) -> bool:
+        """Whether the layer owns something to train."""
+        return any(parameter.requires_grad for parameter in layers.parameters(layer_id))
+
+    def apply(
+        self, context: Context, target: Sequence[int], parameters: Mapping[str, float | str]
+    ) -> Undo:
+        """See `Action.apply`."""
+        factor = float(parameters["factor"])
+        if not target:
+            return scale_groups(context.run, factor)
+        owned = [p for layer_id in target for p in context.layers.parameters(layer_id)]
+        return _scale_updates(context, owned, factor)
+
+
+def scale_groups(run: TrainingRun, factor: float) -> Undo:
+    """Scale the rates of all parameter groups, and those from which a scheduler computes them.
+
+    Recursive schedulers go on from the group's rate, closed-form ones from their base rates; with
+    both scaled, either kind keeps the factor.
+    """
+    previous: list[tuple[Any, Any, Any]] = []
+
+    def scale(holder: Any, key: Any) -> None:
+        value = holder[key]
+        previous.append((holder, key, value))
+        # A tensor is replaced, not written: the old one is what undo puts back.
+        holder[key] = value * factor
+
+    for group in run.optimizer.param_groups:
+        for key in _GROUP_RATES:
+            if isinstance(group.get(key), float | int | torch.Tensor):
+                scale(group, key)
+    for scheduler in run.schedulers():
+        for name in _SCHEDULER_RATES:
+            rates = getattr(scheduler, name, None)
+            if isinstance(rates, list):
+                for index in range(len(rates)):
+                    scale(rates, index)
+
+    def undo() -> None:
+        for holder, key, value in reversed(previous):
+            holder[key] = value
+
+    return undo
+
+
+def _scale_updates(context: Context, parameters: Sequence[torch.Tensor], factor: float) -> Undo:
+    parameters = list(parameters)
+    before: list[torch.Tensor] = []
+
+    def remember(*_: Any) -> None:
+        current = [parameter.detach() for parameter in parameters]
+        if not before:
+            before.extend(torch.empty_like(parameter) for parameter in current)
+        torch._foreach_copy_(before, current)
+
+    def rescale(*_: Any) -> None:
+        if not before:
+            return
+        current = [parameter.detach() for parameter in parameters]
+        change = torch._foreach_sub(current, before)
+        torch._foreach_mul_(change, factor)
+        torch._foreach_copy_(current, torch._foreach_add(before, change))
+
+    optimizer = context.run.optimizer
+    removals = (
+        context.install(optimizer.register_step_pre_hook, remember),
+        context.install(optimizer.register_step_post_hook, rescale),
+    )
+
+    def undo() -> None:
+        for remove in removals:
+            remove()
+
+    return undo

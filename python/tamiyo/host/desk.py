@@ -1,0 +1,141 @@
+"""What becomes of each decision: advice, waiting, applied, on trial, kept or taken back."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+from tamiyo.contracts import AdaptationDecision, AdaptationResult, AdaptationType, Outcome
+from tamiyo.host.executor import Executor
+from tamiyo.host.inbox import DecisionInbox
+from tamiyo.host.results import result_of
+
+__all__ = ["DecisionDesk", "Mode"]
+
+Mode: TypeAlias = Literal["observe", "confirm", "autonomous"]
+
+
+class DecisionDesk:
+    """Takes decisions from the inbox to their final outcome. One is on trial at a time.
+
+    Args:
+        inbox: Where decisions arrive.
+        publish: Takes each result.
+    """
+
+    def __init__(self, inbox: DecisionInbox, publish: Callable[[AdaptationResult], None]) -> None:
+        self.inbox = inbox
+        self.executor: Executor | None = None
+        """Set once the layers are known."""
+        self.history: list[tuple[AdaptationDecision, AdaptationResult]] = []
+        self.advice: deque[AdaptationDecision] = deque(maxlen=256)
+        self.outcomes: Counter[str] = Counter()
+        self._publish = publish
+        self._position: dict[str, int] = {}
+        self._waiting: dict[str, AdaptationDecision] = {}
+        self._approved: deque[AdaptationDecision] = deque()
+        self._rejected: deque[AdaptationDecision] = deque()
+
+    @property
+    def waiting(self) -> Sequence[AdaptationDecision]:
+        """Decisions that need a yes or a no."""
+        return tuple(self._waiting.values())
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to apply or to answer."""
+        return bool(self._approved or self._rejected)
+
+    def confirm(self, decision_id: str) -> bool:
+        """Allow a waiting decision; may be called from any thread. False if none waits."""
+        return self._release(decision_id, self._approved)
+
+    def reject(self, decision_id: str) -> bool:
+        """Refuse a waiting decision; may be called from any thread. False if none waits."""
+        return self._release(decision_id, self._rejected)
+
+    def receive(self, step: int, mode: Mode) -> None:
+        """Take what has arrived, and let go of what has waited too long."""
+        for decision in self.inbox.poll():
+            if mode == "observe":
+                self.advice.append(decision)
+            elif mode == "confirm":
+                self._waiting[decision.decision_id] = decision
+            else:
+                self._approved.append(decision)
+        if self._waiting:
+            overdue = [d for d in self._waiting.values() if step > d.expires_at_step]
+            for decision in overdue:
+                if self._waiting.pop(decision.decision_id, None) is not None:
+                    self._answer(decision, step, Outcome.EXPIRED, "nobody confirmed it in time")
+
+    def apply_approved(self, step: int) -> None:
+        """Apply what is allowed, after `step` optimiser steps, and answer what is not."""
+        while self._rejected:
+            self._answer(self._rejected.popleft(), step, Outcome.REFUSED, "rejected by a person")
+        while self._approved:
+            decision = self._approved.popleft()
+            if step > decision.expires_at_step:
+                reason = f"expired at step {decision.expires_at_step}"
+                self._answer(decision, step, Outcome.EXPIRED, reason)
+            else:
+                self._apply(decision, step)
+
+    def refuse_all(self, step: int, reason: str) -> None:
+        """Answer everything that is approved with a refusal."""
+        while self._approved:
+            self._answer(self._approved.popleft(), step, Outcome.REFUSED, reason)
+
+    def judge(self, step: int) -> bool:
+        """End the trial if its outcome can be told; returns whether it did."""
+        if self.executor is None or self.executor.governor.trial is None:
+            return False
+        verdict = self.executor.governor.verdict(step)
+        if verdict is not None:
+            self._conclude(self.executor, step, *verdict)
+        return verdict is not None
+
+    def end(self, step: int) -> None:
+        """Judge a trial that still runs by what was seen so far."""
+        if self.executor is not None and self.executor.governor.trial is not None:
+            verdict = self.executor.governor.verdict(step) or (Outcome.KEPT, "the session ended")
+            self._conclude(self.executor, step, *verdict)
+
+    def _apply(self, decision: AdaptationDecision, step: int) -> None:
+        executor = self.executor
+        if executor is None:
+            self._answer(decision, step, Outcome.REFUSED, "the model is not traced yet")
+            return
+        trial = executor.governor.trial
+        if trial is not None:
+            if decision.adaptation is not AdaptationType.RESTORE:
+                reason = f"{trial.decision.decision_id} is still under watch"
+                self._answer(decision, step, Outcome.REFUSED, reason)
+                return
+            reason = f"pre-empted by {decision.decision_id}"
+            self._conclude(executor, step, Outcome.ROLLED_BACK, reason)
+        self._note(decision, executor.apply(decision, step))
+
+    def _conclude(self, executor: Executor, step: int, outcome: Outcome, reason: str) -> None:
+        trial = executor.governor.trial
+        if trial is not None:
+            self._note(trial.decision, executor.conclude(step, outcome, reason))
+
+    def _answer(
+        self, decision: AdaptationDecision, step: int, outcome: Outcome, reason: str
+    ) -> None:
+        self._note(decision, result_of(decision, step, outcome, reason))
+
+    def _note(self, decision: AdaptationDecision, result: AdaptationResult) -> None:
+        self.outcomes[result.outcome] += 1
+        position = self._position.setdefault(decision.decision_id, len(self.history))
+        if position == len(self.history):
+            self.history.append((decision, result))
+        else:
+            self.history[position] = (decision, result)
+        self._publish(result)
+
+    def _release(self, decision_id: str, queue: deque[AdaptationDecision]) -> bool:
+        decision = self._waiting.pop(decision_id, None)
+        if decision is not None:
+            queue.append(decision)
+        return decision is not None
