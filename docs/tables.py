@@ -1,12 +1,15 @@
 """Writes the tables that come from the code into the documents; `--check` only compares.
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->`.
+A table stands between `<!-- table NAME -->` and `<!-- end -->`; `make bench` writes the one named
+`performance`.
 """
 
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from tamiyo import _core
 from tamiyo.graph import schema
@@ -22,6 +25,15 @@ def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def value_range(field: _core.Field) -> str:
+    """Bounds in words; a bound that is the type's own is none."""
+    kind = np.dtype(field.dtype)
+    limits = np.finfo(kind) if kind.kind == "f" else np.iinfo(kind)
+    if field.high < float(limits.max):
+        return f"{field.low:.16g} … {field.high:.16g}"
+    return f"≥ {field.low:g}" if field.low > float(limits.min) or kind.kind == "u" else "any"
+
+
 def field_table(fields: Iterable[_core.Field]) -> str:
     """Fields with their type, unit, range and what their absence means."""
     rows = (
@@ -29,7 +41,7 @@ def field_table(fields: Iterable[_core.Field]) -> str:
             f"`{field.name}`",
             field.dtype,
             field.unit,
-            f"{field.low:g} … {field.high:g}",
+            value_range(field),
             PRESENCE[field.presence],
             field.doc,
         )
@@ -48,7 +60,7 @@ TABLES = {
 def fill(text: str) -> str:
     """The document with every table made anew."""
     return re.sub(
-        r"(<!-- table (\w+) -->\n).*?(<!-- end -->)",
+        rf"(<!-- table ({'|'.join(TABLES)}) -->\n).*?(<!-- end -->)",
         lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n\n{match[3]}",
         text,
         flags=re.DOTALL,

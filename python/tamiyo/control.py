@@ -87,7 +87,11 @@ def attach(
     host = HostSession(
         model, optimizer, client, run=run, mode=mode, total_steps=total_steps, **host_options
     )
-    service = TamiyoService(client, policy, run=run, config=config)
+    try:
+        service = TamiyoService(client, policy, run=run, config=config)
+    except BaseException:
+        host.remove()
+        raise
     return Control(host, _ControllerThread(service, client, pace), service)
 
 
@@ -200,6 +204,11 @@ class Control:
     def topology(self) -> ModelTopology | None:
         """The traced model, once its first step was recorded."""
         return self._host.topology
+
+    @property
+    def policy(self) -> DecisionPolicy:
+        """Who decides."""
+        return self._service.policy
 
     @property
     def history(self) -> Sequence[tuple[AdaptationDecision, AdaptationResult]]:

@@ -194,6 +194,31 @@ def test_what_may_be_a_consequence_waits_for_the_more_urgent_symptom(watch):
     assert decisions(verdicts) == [(AdaptationType.RESTORE, ())]
 
 
+def collapsing(step):
+    return 2.3 if step == 10 else 0.05 if step < 100 else 2.0
+
+
+def test_a_collapse_without_a_culprit_is_taken_back(watch):
+    verdicts = watch(
+        lambda _: {}, collapsing, steps=range(10, 120, 10), loss_level=0.05, snapshot_step=5
+    )
+    assert decisions(verdicts) == [(AdaptationType.RESTORE, ())]
+    assert verdicts[-1].reason.startswith("collapsed loss")
+
+
+def test_a_collapse_that_a_dead_layer_explains_is_cured_there(watch):
+    verdicts = watch(
+        lambda step: {3: {"dead_neuron_ratio": 1.0}} if step >= 100 else {},
+        collapsing,
+        steps=range(10, 120, 10),
+        loss_level=0.05,
+        snapshot_step=5,
+    )
+    [(adaptation, target)] = decisions(verdicts)
+    assert adaptation is AdaptationType.REINITIALIZE
+    assert len(target) == 1
+
+
 def test_one_probe_and_a_new_report_are_not_two_sightings(make_topology, make_state, make_report):
     policy, topology = RulesPolicy(), make_topology(7)
     readings = {layer: {"update_ratio": 3.0} for layer in range(7)}

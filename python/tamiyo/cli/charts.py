@@ -8,7 +8,7 @@ from html import escape
 __all__ = ["Mark", "line_chart"]
 
 WIDTH, HEIGHT = 760, 260
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 34
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 14, 34
 MAX_POINTS = 600
 LARGEST = 1e300
 """Larger values count as infinite, so that differences between values stay finite."""
@@ -32,14 +32,17 @@ def line_chart(
 ) -> str:
     """An SVG figure. Non-finite values leave gaps; `log` draws the vertical axis logarithmically.
 
-    Series get the CSS classes `series-0`, `series-1`, … in order.
+    The axis spans all but the largest hundredth of the values, which are drawn at its upper edge,
+    so that one spike does not flatten everything else. Series get the CSS classes `series-0`,
+    `series-1`, … in order.
     """
     shown = {name: _thin(points) for name, points in series.items()}
     values = [y for points in shown.values() for _x, y in points if _drawable(y, log)]
     if not values:
         return f"<figure><figcaption>{escape(title)}: nothing measured</figcaption></figure>"
     last = max(x for points in shown.values() for x, _y in points)
-    axis = _Axis(min(values), max(values), last, log)
+    values.sort()
+    axis = _Axis(values[0], values[-1 - len(values) // 100], last, log)
     body = [axis.draw(), *(axis.mark(mark) for mark in marks)]
     legend = []
     for index, (name, points) in enumerate(shown.items()):
@@ -68,7 +71,7 @@ class _Axis:
 
     def y(self, value: float) -> float:
         level = math.log10(value) if self._log else value
-        share = (level - self._low) / (self._high - self._low)
+        share = min(1.0, (level - self._low) / (self._high - self._low))
         return TOP + (HEIGHT - TOP - BOTTOM) * (1 - share)
 
     def runs(self, points: Sequence[tuple[float, float]]) -> list[str]:
@@ -90,18 +93,32 @@ class _Axis:
 
     def draw(self) -> str:
         parts = []
-        for share in (0, 0.25, 0.5, 0.75, 1):
-            level = self._low + share * (self._high - self._low)
+        for level in _ticks(self._low, self._high):
             value = 10**level if self._log else level
-            y = TOP + (HEIGHT - TOP - BOTTOM) * (1 - share)
-            parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
-            parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{value:.3g}</text>')
-            x = self.x(share * self._last)
+            y = self.y(value)
             parts.append(
-                f'<text x="{x:.1f}" y="{HEIGHT - 14}" text-anchor="middle">'
-                f"{share * self._last:.0f}</text>"
+                f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+                f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>'
             )
+        parts += [
+            f'<text x="{self.x(tick):.1f}" y="{HEIGHT - 14}" text-anchor="middle">{tick:g}</text>'
+            for tick in _ticks(0, self._last)
+        ]
         return "".join(parts)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to seven round numbers between two others: multiples of 1, 2 or 5 times a power of 10.
+
+    For a span too narrow to hold any at this size of numbers, its ends.
+    """
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    first, last = math.ceil(low / step), math.floor(high / step)
+    if last - first > 10 or last <= first:
+        return [low, high]
+    return [step * index for index in range(first, last + 1)]
 
 
 def _drawable(value: float, log: bool) -> bool:

@@ -49,6 +49,7 @@ def demo(
         for current in range(seed, seed + seeds):
             with DemoDisplay(console, task, current) as display:
                 comparisons.append(compare(task, faults, current, on_step=display.update))
+            console.print()
             console.print(outcome_table(comparisons[-1]))
     report.parent.mkdir(parents=True, exist_ok=True)
     write_report(report, comparisons[0])

@@ -83,12 +83,14 @@ class DemoDisplay:
 
     def _draw(self, control: Control | None) -> Panel:
         parts: list[Progress | Text | Table] = [self._progress]
+        title = self._title
         if control is not None:
+            title += f" · decisions by policy: {control.policy.name}"
             parts += [
                 health_strip(control.health()),
                 decision_table(control.history, control.topology),
             ]
-        return Panel(Group(*parts), title=self._title)
+        return Panel(Group(*parts), title=title)
 
 
 def health_strip(health: dict[str, float]) -> Text:

@@ -1,5 +1,6 @@
 """Small real training tasks on data that an installed package ships."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -69,14 +70,16 @@ def _digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     return (split[0], split[2]), (split[1], split[3])
 
 
-def digits_mlp(steps: int = 3000, width: int = 64, depth: int = 3) -> Task:
+def digits_mlp(steps: int = 3000, width: int = 256, depth: int = 3) -> Task:
     """Handwritten digits (scikit-learn, 1,797 images of 8 × 8) with a ReLU MLP and SGD momentum."""
 
     def make_model() -> nn.Module:
-        hidden: list[nn.Module] = []
-        for inputs in [64] + [width] * (depth - 1):
-            hidden += [nn.Linear(inputs, width), nn.ReLU()]
-        return nn.Sequential(*hidden, nn.Linear(width, 10))
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for index in range(depth):
+            layers[f"hidden{index + 1}"] = nn.Linear(width if index else 64, width)
+            layers[f"relu{index + 1}"] = nn.ReLU()
+        layers["output"] = nn.Linear(width, 10)
+        return nn.Sequential(layers)
 
     def make_optimizer(model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)

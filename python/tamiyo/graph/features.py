@@ -185,10 +185,14 @@ def _edge(name: str) -> int:
 
 
 def _quotient(numerator: Floats, denominator: Floats | float) -> Floats:
-    """Elementwise quotient; NaN where either is missing or the denominator is not positive."""
+    """Elementwise quotient; NaN where either is missing or the denominator is not positive.
+
+    A quotient too large for a float64 is infinite.
+    """
     denominator = np.broadcast_to(np.asarray(denominator, np.float64), numerator.shape)
     result = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=result, where=denominator > 0)
+    with np.errstate(over="ignore"):
+        np.divide(numerator, denominator, out=result, where=denominator > 0)
     return result
 
 

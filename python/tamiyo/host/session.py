@@ -154,6 +154,7 @@ class HostSession:
         if self._removed:
             return
         started = time.perf_counter()
+        sample = self._last_sample
         self._step += 1
         self._epoch = self._epoch if epoch is None else epoch
         self._note_loss_given(loss is not None)
@@ -167,10 +168,10 @@ class HostSession:
         self._guarded("decisions", self._receive)
         self.apply_pending()
         self._guarded("governor", self._govern)
-        if self._alarm != self._governor.alarm:
-            self._alarm = self._governor.alarm
-            self._guarded("metrics", self._publish_metrics)
-        elif self._step % self._metrics_every == 0:
+        changed, self._alarm = self._alarm != self._governor.alarm, self._governor.alarm
+        # During an alarm, what the layers show is of use together with the loss of that moment.
+        sampled = self._last_sample is not sample and self._alarm is not None
+        if changed or sampled or self._step % self._metrics_every == 0:
             self._guarded("metrics", self._publish_metrics)
         if self._telemetry.waiting:
             self._guarded("control messages", self._telemetry.flush)
@@ -326,8 +327,6 @@ class HostSession:
             self._last_sample = sample
             self._governor.observe_sample(sample)
             self._telemetry.signals(sample, epoch=self._epoch)
-            # Layers and loss of one moment belong together for whoever reads them.
-            self._publish_metrics()
 
     def _receive(self) -> None:
         self._desk.receive(self._step, self._effective_mode)

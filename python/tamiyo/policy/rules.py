@@ -102,6 +102,8 @@ RULES = (
     Rule("gradient spike", symptoms.gradient_spike, (CLIP, SLOW_DOWN)),
     Rule("exploding gradients", symptoms.exploding_gradients, (CLIP, NORMALIZE, SLOW_DOWN)),
     Rule("dead units", symptoms.dead_units, (RECYCLE, LEAK)),
+    # After dead units, because one layer that died explains a collapse, and has a local cure.
+    Rule("collapsed loss", symptoms.collapsed_loss, START_OVER),
     Rule("vanishing gradients", symptoms.vanishing_gradients, (LEAK_EVERYWHERE, NORMALIZE)),
     Rule("saturation", symptoms.saturation, (LEAK, NORMALIZE)),
     Rule("oscillation", symptoms.oscillation, (SLOW_DOWN,)),

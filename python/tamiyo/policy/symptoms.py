@@ -19,6 +19,7 @@ from tamiyo.policy.evidence import Evidence
 __all__ = [
     "Symptom",
     "SymptomFinder",
+    "collapsed_loss",
     "dead_units",
     "exploding_gradients",
     "exploding_loss",
@@ -71,18 +72,27 @@ def nonfinite(evidence: Evidence) -> Symptom | None:
 
 
 def exploding_loss(evidence: Evidence) -> Symptom | None:
-    """The loss is far above what this run had reached, or above where it started.
+    """The loss is three times what it was when the run began.
 
     AutoTrainer's bound of 1e3 presumes a kind of loss; the run's own history does not.
     """
-    loss, history = evidence.loss, evidence.history
-    far, z = loss / evidence.loss_level, history.deviation()
-    # Either what was learned is lost, or a loss that hardly moved has left its band.
-    forgotten = history.best < 0.5 * history.first < loss
-    lost = far > 3 and (forgotten or (z > 6 and loss > 0.25 * history.first))
-    if lost or loss > 3 * history.first:
-        detail = f"loss {loss:.3g}, started at {history.first:.3g}"
-        return Symptom(None, _report_step(evidence), loss, 3 * history.first, detail)
+    loss, limit = evidence.loss, 3 * evidence.history.first
+    if loss > limit:
+        detail = f"loss {loss:.3g}, and the run began at {evidence.history.first:.3g}"
+        return Symptom(None, _report_step(evidence), loss, limit, detail)
+    return None
+
+
+def collapsed_loss(evidence: Evidence) -> Symptom | None:
+    """The loss has left the level that this run had reached, and gone back towards its start.
+
+    What was learned is lost, though nothing explodes. ZClip's idea, a z-score against the run's
+    own history, with robust statistics and on the loss.
+    """
+    loss, level, history = evidence.loss, evidence.loss_level, evidence.history
+    if loss > 3 * level and history.deviation() > 6 and loss > 0.25 * history.first:
+        detail = f"loss {loss:.3g}, after a level of {level:.3g} had been reached"
+        return Symptom(None, _report_step(evidence), loss, 3 * level, detail)
     return None
 
 

@@ -1,0 +1,223 @@
+"""`tamiyo.attach` as a user meets it: around a plain training loop, in every mode."""
+
+import asyncio
+import gc
+import threading
+
+import pytest
+import torch
+from torch import nn
+
+import tamiyo
+from tamiyo.contracts import AdaptationDecision, AdaptationType, Outcome
+from tamiyo.policy import Verdict
+from tamiyo.policy.budget import DecisionBudget
+from tamiyo.service import read_journal
+
+STEPS = 60
+
+
+class AsksOnce:
+    """A policy that asks for one adaptation as soon as it is shown a graph."""
+
+    name, version = "asks once", "1"
+
+    def __init__(self, adaptation=AdaptationType.SCALE_LEARNING_RATE, parameters=None):
+        self.budget = DecisionBudget(9, 0, 99)
+        self.adaptation = adaptation
+        self.parameters = {"factor": 0.5} if parameters is None else parameters
+        self.asked = False
+
+    def decide(self, state):
+        if self.asked:
+            return Verdict(None, "asked already")
+        self.asked = True
+        decision = AdaptationDecision(
+            decision_id="the one",
+            run=state.topology.run,
+            adaptation=self.adaptation,
+            parameters=self.parameters,
+            issued_at_step=state.step,
+            expires_at_step=state.step + 1000,
+        )
+        return Verdict(decision, "asked")
+
+    def make_decision(self, state):
+        return self.decide(state).decision
+
+
+class Fails(AsksOnce):
+    def decide(self, state):
+        raise ZeroDivisionError("a broken policy")
+
+
+class Run:
+    """A small model, its optimiser and its loop."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
+        self.data = torch.Generator().manual_seed(0)
+
+    def train(self, control=None, steps=STEPS, *, give_loss=True):
+        for _ in range(steps):
+            inputs = torch.randn(32, 8, generator=self.data)
+            self.optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(self.model(inputs), (inputs[:, 0] > 0).long())
+            loss.backward()
+            self.optimizer.step()
+            if control is not None:
+                control.step(loss=loss if give_loss else None)
+        return self
+
+    def attach(self, **options):
+        return tamiyo.attach(
+            self.model, self.optimizer, **{"pace": "lockstep", "probe_budget": 1.0} | options
+        )
+
+    @property
+    def learning_rate(self):
+        return self.optimizer.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize("pace", ["lockstep", "realtime"])
+def test_observing_changes_nothing_bit_for_bit(pace):
+    alone, observed = Run().train(), Run()
+    with observed.attach(pace=pace, policy=AsksOnce()) as control:
+        observed.train(control)
+        control.report(val_loss=0.5, val_accuracy=0.9)
+    for one, other in zip(alone.model.parameters(), observed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert control.history == ()
+    assert control.stats()["host"]["steps"] == STEPS
+    assert [node.name for node in control.topology.nodes] == ["0", "1", "2"]
+
+
+def test_autonomy_applies_and_tells_what_came_of_it(tmp_path):
+    run = Run()
+    with run.attach(mode="autonomous", policy=AsksOnce(), journal=tmp_path / "j") as control:
+        run.train(control, steps=400)
+    [(decision, result)] = control.history
+    assert (decision.decision_id, result.outcome) == ("the one", Outcome.KEPT)
+    assert run.learning_rate == pytest.approx(0.05)
+    events = [entry["event"] for entry in read_journal(tmp_path / "j")]
+    assert [e for e in events if e != "blocked"] == [
+        "started", "topology", "proposed", "result", "result", "stopped",
+    ]  # fmt: skip
+
+
+def test_advice_is_listed_and_not_followed():
+    run = Run()
+    with run.attach(policy=AsksOnce()) as control:
+        run.train(control)
+        assert [advice.decision_id for advice in control.advice] == ["the one"]
+    assert run.learning_rate == 0.1
+
+
+def test_confirmation_comes_first():
+    run = Run()
+    with run.attach(mode="confirm", policy=AsksOnce()) as control:
+        run.train(control, steps=200)
+        assert [decision.decision_id for decision in control.waiting] == ["the one"]
+        assert run.learning_rate == 0.1
+        assert control.confirm("the one")
+        assert not control.confirm("the one")
+        run.train(control, steps=2)
+        assert run.learning_rate == pytest.approx(0.05)
+
+
+def test_without_a_loss_autonomy_waits_for_a_yes(caplog):
+    run = Run()
+    with run.attach(mode="autonomous", policy=AsksOnce()) as control:
+        run.train(control, give_loss=False)
+        assert len(control.waiting) == 1
+    assert "no loss was given" in caplog.text
+
+
+@pytest.mark.parametrize("pace", ["lockstep", "realtime"])
+def test_a_broken_policy_never_reaches_the_loop(pace, caplog):
+    run = Run()
+    with run.attach(mode="autonomous", policy=Fails(), pace=pace) as control:
+        run.train(control)
+    assert control.stats()["host"]["steps"] == STEPS
+    assert caplog.text.count("Traceback") <= 2 or pace == "realtime"
+
+
+def test_a_loss_that_is_nan_or_of_the_wrong_kind_never_raises():
+    run = Run()
+    with run.attach(mode="autonomous") as control:
+        run.train(control, steps=5)
+        for loss in (float("nan"), float("inf"), torch.tensor(float("nan")), torch.ones(2), "x"):
+            control.step(loss=loss)
+        control.report(val_loss=float("nan"), val_accuracy=7.0)
+        run.train(control, steps=5)
+
+
+def test_health_has_a_number_for_every_layer():
+    run = Run()
+    control = run.attach()
+    assert control.health() == {}
+    run.train(control)
+    health = control.health()
+    assert [*health] == ["0", "1", "2"]
+    assert all(0 <= score <= 1 for score in health.values())
+    control.remove()
+
+
+def test_removing_leaves_a_plain_model_and_no_thread():
+    run = Run()
+    control = run.attach(pace="realtime")
+    run.train(control)
+    control.remove()
+    control.remove()
+    control.step(loss=1.0)
+    modules = list(run.model.modules())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+    assert not run.optimizer._optimizer_step_pre_hooks
+    assert not run.optimizer._optimizer_step_post_hooks
+    assert all(thread.name != "tamiyo" for thread in threading.enumerate())
+
+
+def test_an_error_in_the_users_own_loop_passes_through_and_cleans_up():
+    run = Run()
+    with pytest.raises(KeyError, match="mine"), run.attach() as control:
+        run.train(control, steps=3)
+        raise KeyError("mine")
+    assert not any(m._forward_hooks for m in run.model.modules())
+
+
+async def test_it_works_where_a_loop_is_running_as_in_a_notebook():
+    run = Run()
+    with run.attach(mode="autonomous", policy=AsksOnce()) as control:
+        run.train(control)
+    assert asyncio.get_running_loop().is_running()
+    assert len(control.history) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"mode": "aggressive"}, ValueError),
+        ({"pace": "sometimes"}, ValueError),
+        ({"probe_budget": 2.0}, ValueError),
+        ({"journal": "/dev/null/journal"}, OSError),
+    ],
+)
+def test_bad_options_are_refused_and_leave_nothing_behind(options, error):
+    run = Run()
+    with pytest.raises(error):
+        run.attach(**options)
+    gc.collect()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in run.model.modules())
+    assert all(thread.name != "tamiyo" for thread in threading.enumerate())
+
+
+def test_a_model_without_parameters_is_observed_without_harm():
+    model = nn.ReLU()
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    with tamiyo.attach(model, optimizer, pace="lockstep") as control:
+        for _ in range(5):
+            model(torch.randn(2, 2))
+            control.step(loss=1.0)
+    assert control.stats()["host"]["steps"] == 5
