@@ -6,7 +6,6 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from tamiyo.bench import Comparison, TrainingRecord
 from tamiyo.cli.main import app
 
 RUN = CliRunner()
@@ -35,23 +34,3 @@ def test_help_names_the_command():
 def test_bad_arguments_exit_with_2():
     assert RUN.invoke(app, ["demo", "--steps", "3"]).exit_code == 2
     assert RUN.invoke(app, ["demo", "--seeds", "0"]).exit_code == 2
-
-
-def record(accuracy):
-    return TrainingRecord("run", evaluations=[(50, 1.0, accuracy)])
-
-
-@pytest.mark.parametrize(
-    ("healthy", "alone", "rescued", "proves", "share", "close"),
-    [
-        (0.95, 0.10, 0.94, True, 0.84 / 0.85, True),
-        (0.95, 0.10, 0.91, True, 0.81 / 0.85, False),
-        (0.95, 0.10, 0.10, True, 0.0, False),
-        (0.95, 0.80, 0.95, False, 1.0, True),
-    ],
-)
-def test_a_comparison_judges_itself(healthy, alone, rescued, proves, share, close):
-    comparison = Comparison(0, record(healthy), record(alone), record(rescued))
-    assert comparison.proves_something is proves
-    assert comparison.recovered_share == pytest.approx(share)
-    assert comparison.is_close is close

@@ -69,8 +69,8 @@ class MemoryBus:
         """See `OonaClient.publish`."""
         while True:
             with self._lock:
-                full = not self._has_room(topic)
-                room = self._room.wait() if full else None
+                self._require_open()
+                room = None if self._has_room(topic) else self._room.wait()
             if room is not None:
                 await room
                 continue
@@ -86,6 +86,7 @@ class MemoryBus:
             raise ValueError(f"message of {len(payload)} bytes, at most {MAX_MESSAGE_BYTES}")
         message = Message(str(topic), payload)
         with self._lock:
+            self._require_open()
             if not self._has_room(topic):
                 raise BusFullError(f"a queue for {topic} is full")
             policy = self._policy_of(topic)
@@ -99,8 +100,7 @@ class MemoryBus:
         """See `OonaClient.subscribe`."""
         subscription = MemorySubscription(self, tuple(str(topic) for topic in topics))
         with self._lock:
-            if self._closed:
-                raise BusClosedError("the bus is closed")
+            self._require_open()
             for topic in subscription.topics:
                 self._subscribers[topic].append(subscription)
                 policy = self._policy_of(topic)
@@ -123,9 +123,11 @@ class MemoryBus:
         for subscription in subscriptions.values():
             subscription.close()
 
-    def _has_room(self, topic: str) -> bool:
+    def _require_open(self) -> None:
         if self._closed:
             raise BusClosedError("the bus is closed")
+
+    def _has_room(self, topic: str) -> bool:
         policy = self._policy_of(topic)
         return policy.sheds or all(
             queue._waiting(topic) < policy.capacity for queue in self._subscribers[topic]

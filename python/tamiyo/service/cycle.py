@@ -45,11 +45,7 @@ class CycleStats:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
-        return {
-            **vars(self),
-            "verdicts": dict(self.verdicts),
-            "outcomes": {str(outcome): count for outcome, count in self.outcomes.items()},
-        }
+        return {**vars(self), "verdicts": dict(self.verdicts), "outcomes": dict(self.outcomes)}
 
 
 class DecisionCycle:

@@ -1,6 +1,7 @@
 """The controller of one run: collects, thinks, decides, writes down, on one event loop."""
 
 import asyncio
+import logging
 import signal
 import threading
 from dataclasses import asdict, dataclass
@@ -18,6 +19,8 @@ from tamiyo.service.journal import DecisionJournal, read_journal
 from tamiyo.service.supervisor import Supervisor
 
 __all__ = ["ServiceConfig", "TamiyoService"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,10 @@ class TamiyoService:
     async def shut_down(self) -> None:
         """Stop every part, take the results that have arrived, close the journal."""
         await self._supervisor.stop()
-        await self.collector.stop_collection()
+        try:
+            await self.collector.stop_collection()
+        except Exception:
+            log.exception("collection had failed before it was stopped")
         self._take_waiting_results()
         self._results.close()
         if self._journal is not None:
