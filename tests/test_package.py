@@ -23,6 +23,8 @@ ORDER = (
     "envs",
     "service",
     "control",
+    "hf",
+    "lightning",
     "bench",
     "cli",
 )

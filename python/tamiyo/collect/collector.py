@@ -137,10 +137,13 @@ class ProductionHealthCollector:
 
     async def stop_collection(self) -> None:
         """Take what has arrived, then stop. Stopping twice is harmless."""
-        if self._subscription is None or self._task is None:
+        if self._subscription is None:
             return
         self._subscription.close()
-        await self._task
+        if self._task is None:
+            await self._collect(self._subscription)
+        else:
+            await self._task
         self._subscription = self._task = None
 
     async def wait(self) -> None:
