@@ -1,6 +1,6 @@
 """What counts as a layer, which parameters belong to it, and the words for its kind."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -141,6 +141,23 @@ class Ownership:
             or not any(child in self.layers for child in _inside(path, module))
         }
         return self
+
+    def settle(self, used: Collection[str]) -> None:
+        """Give tied parameters whose owner is never called to the first layer that uses them.
+
+        Encoder-decoder models keep one shared embedding that nobody calls by that name.
+        """
+        for layer in used:
+            for parameter in self.layers[layer]._parameters.values():
+                owner = self.owner.get(id(parameter), layer)
+                if parameter is None or owner in used:
+                    continue
+                self.parameters[owner] = [p for p in self.parameters[owner] if p is not parameter]
+                self.parameters[layer].append(parameter)
+                self.owner[id(parameter)] = layer
+                for owners in self.held.values():
+                    if owner in owners:
+                        owners.add(layer)
 
 
 def _inside(path: str, module: nn.Module) -> list[str]:
