@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from tamiyo.cli.demo_report import write_report
 from tamiyo.contracts import Outcome
 from tamiyo.envs import Fault, dead_layer, digits_mlp, learning_rate_raised
 
-__all__ = ["demo"]
+__all__ = ["demo", "verdict"]
 
 CLOSE_SHARE = 0.8
 """Share of the seeds that must end close to the healthy run."""
@@ -58,11 +58,11 @@ def demo(
         console.print(seeds_table(comparisons))
     if as_json:
         typer.echo(json.dumps([_summary(comparison, faults) for comparison in comparisons]))
-    raise typer.Exit(_verdict(console, comparisons))
+    raise typer.Exit(verdict(console, comparisons))
 
 
-def _verdict(console: Console, comparisons: list[Comparison]) -> int:
-    """Say what was shown; the exit code."""
+def verdict(console: Console, comparisons: Sequence[Comparison]) -> int:
+    """Say what was shown. Returns the exit code: 0 if Tamiyo rescued the runs, else 1."""
     empty = [str(c.seed) for c in comparisons if not c.proves_something]
     if empty:
         console.print(f"[red]Proved nothing:[/red] the faults cost under 20 points (seed {empty}).")
