@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tamiyo.cli.demo import demo
+from tamiyo.cli.inspect import inspect
 
 __all__ = ["app"]
 
@@ -37,3 +38,4 @@ def _root(
 
 
 app.command()(demo)
+app.command()(inspect)

@@ -1,0 +1,125 @@
+"""`tamiyo inspect`: what Tamiyo sees in a model, and what it could do where."""
+
+import importlib
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from tamiyo.contracts import ModelTopology
+from tamiyo.control import attach
+from tamiyo.host import trace
+
+__all__ = ["inspect"]
+
+Loss = Callable[[Any], torch.Tensor]
+STEPS = 8
+
+
+def inspect(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:CALLABLE",
+            help="Returns a model, (model, inputs) or (model, inputs, loss); inputs are a tuple of "
+            "positional arguments or a dict of keywords, loss takes the output.",
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print a model's layers, their data flow, their health and the adaptations possible where.
+
+    With inputs the model is traced. With a loss as well it is trained on them for a few steps
+    (AdamW, learning rate 0.001), and health is measured on the way. Exits with 2 when the target
+    cannot be used.
+
+    Example: tamiyo inspect examples.model:build
+    """
+    model, inputs, loss = _load(target)
+    health: dict[str, float] = {}
+    if loss is None:
+        args, kwargs = inputs if inputs is not None else ((), {})
+        topology = trace(model, *args, **kwargs)
+    else:
+        topology, health = _train(model, inputs or ((), {}), loss)
+    if as_json:
+        typer.echo(json.dumps(_plain(topology, health)))
+    else:
+        _print(Console(), topology, health)
+
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _load(target: str) -> tuple[nn.Module, Inputs | None, Loss | None]:
+    module_name, separator, name = target.partition(":")
+    if not separator or not name:
+        raise typer.BadParameter(f"{target!r} is not MODULE:CALLABLE")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        built = getattr(importlib.import_module(module_name), name)()
+    except (ImportError, AttributeError) as error:
+        raise typer.BadParameter(f"{target}: {error}") from error
+    parts = built if isinstance(built, tuple) else (built,)
+    if not isinstance(parts[0], nn.Module) or len(parts) > 3:
+        raise typer.BadParameter(f"{target} must return a model, with inputs and a loss if any")
+    given = parts[1] if len(parts) > 1 else None
+    inputs: Inputs | None = None
+    if given is not None:
+        inputs = ((), given) if isinstance(given, dict) else (tuple(_listed(given)), {})
+    return parts[0], inputs, parts[2] if len(parts) > 2 else None
+
+
+def _listed(inputs: Any) -> list[Any]:
+    return list(inputs) if isinstance(inputs, tuple | list) else [inputs]
+
+
+def _train(model: nn.Module, inputs: Inputs, loss: Loss) -> tuple[ModelTopology, dict[str, float]]:
+    args, kwargs = inputs
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    with attach(model, optimizer, pace="lockstep", probe_budget=1.0, run="inspect") as control:
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            value = loss(model(*args, **kwargs))
+            value.backward()
+            optimizer.step()
+            control.step(loss=value)
+        health = control.health()
+        topology = control.topology
+    return topology if topology is not None else trace(model), health
+
+
+def _plain(topology: ModelTopology, health: dict[str, float]) -> dict[str, Any]:
+    scores = {name: None if math.isnan(score) else score for name, score in health.items()}
+    return {**topology.model_dump(mode="json"), "health": scores}
+
+
+def _print(console: Console, topology: ModelTopology, health: dict[str, float]) -> None:
+    table = Table(title=f"{len(topology)} layers, {len(topology.edges)} connections")
+    for heading in ("layer", "type", "parameters", "output", "flows into", "health", "possible"):
+        table.add_column(
+            heading, justify="right" if heading in ("parameters", "health") else "left"
+        )
+    for node in topology.nodes:
+        score = health.get(node.name, math.nan)
+        table.add_row(
+            node.name or "(the model itself)",
+            node.type,
+            f"{node.parameters:,}",
+            " × ".join(map(str, node.shape)),
+            ", ".join(topology.nodes[after].name for after in topology.successors(node.layer_id)),
+            "–" if math.isnan(score) else f"{score:.2f}",
+            ", ".join(node.actions),
+        )
+    console.print(table)
+    console.print(f"Possible for the model as a whole: {', '.join(topology.actions) or 'nothing'}")
+    for note in topology.notes:
+        console.print(f"Note: {note}")
