@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 Pace = Literal["realtime", "lockstep"]
 STOP_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
+"""Longest wait for a controller in lockstep; one that takes longer has died."""
 
 
 def attach(
@@ -114,7 +116,8 @@ class _ControllerThread:
         if not self._lockstep or self._failed or not self._service.has_news():
             return
         try:
-            asyncio.run_coroutine_threadsafe(self._service.advance(), self._loop).result()
+            advance = asyncio.run_coroutine_threadsafe(self._service.advance(), self._loop)
+            advance.result(PATIENCE_SECONDS)
         except Exception:
             self._failed = True
             log.exception("the controller stopped; training goes on without it")

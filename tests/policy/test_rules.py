@@ -137,13 +137,22 @@ def test_units_killed_by_large_updates_are_the_learning_rates_fault(watch):
 
 
 def test_dead_units_are_recycled_in_the_layer_that_feeds_them(watch):
-    verdicts = watch(lambda _: {3: {"dead_neuron_ratio": 0.8}}, steps=[10, 20])
+    verdicts = watch(lambda _: {3: {"dead_neuron_ratio": 1.0}}, steps=[10, 20])
     assert decisions(verdicts) == [(AdaptationType.REINITIALIZE, (2,))]
     assert verdicts[-1].decision.parameters == {"scope": "dormant"}
 
 
+def test_many_dead_units_alone_are_no_fault_in_a_run_that_learns(watch):
+    wide = {3: {"dead_neuron_ratio": 0.8}}
+    steps = range(10, 400, 10)
+    learning = watch(lambda _: wide, lambda step: 2.3 * 0.98**step, steps=steps)
+    assert decisions(learning) == []
+    stalled = watch(lambda _: wide, lambda _: 2.3, steps=range(10, 100, 10), loss_level=2.3)
+    assert decisions(stalled) == [(AdaptationType.REINITIALIZE, (2,))]
+
+
 def test_of_several_dead_layers_the_most_upstream_is_the_culprit(watch):
-    dead = {layer: {"dead_neuron_ratio": 0.9} for layer in (3, 5)}
+    dead = {layer: {"dead_neuron_ratio": 1.0} for layer in (3, 5)}
     assert decisions(watch(lambda _: dead, steps=[10, 20])) == [(AdaptationType.REINITIALIZE, (2,))]
 
 
@@ -166,7 +175,7 @@ def test_a_layer_that_dies_again_gets_another_activation(watch):
 
 
 def test_a_symptom_must_persist_over_distinct_steps(watch, make_topology):
-    sick = {3: {"dead_neuron_ratio": 0.9}}
+    sick = {3: {"dead_neuron_ratio": 1.0}}
     assert decisions(watch(lambda _: sick, steps=[10])) == []
     assert decisions(watch(lambda _: sick, steps=[10, 10, 10])) == []
     flicker = watch(lambda step: sick if step % 20 else {}, steps=range(10, 100, 10))
@@ -176,7 +185,7 @@ def test_a_symptom_must_persist_over_distinct_steps(watch, make_topology):
 def test_readings_from_before_a_cure_could_act_do_not_count(watch):
     policy = RulesPolicy(PolicyConfig(cooldown_steps=100, decision_ttl_steps=100))
     verdicts = watch(
-        lambda _: {3: {"dead_neuron_ratio": 0.9}}, steps=range(10, 130, 5), policy=policy
+        lambda _: {3: {"dead_neuron_ratio": 1.0}}, steps=range(10, 130, 5), policy=policy
     )
     assert len(decisions(verdicts)) == 2
     assert [v.decision.issued_at_step for v in verdicts if v.decision] == [15, 125]
@@ -231,7 +240,7 @@ def test_one_probe_and_a_new_report_are_not_two_sightings(make_topology, make_st
 def test_asked_again_at_the_same_step_it_answers_the_same(watch):
     policy = RulesPolicy()
     verdicts = watch(
-        lambda _: {3: {"dead_neuron_ratio": 0.9}}, steps=[10, 20, 20, 20], policy=policy
+        lambda _: {3: {"dead_neuron_ratio": 1.0}}, steps=[10, 20, 20, 20], policy=policy
     )
     assert verdicts[1] == verdicts[2] == verdicts[3]
     assert policy.budget.spent("run", 20, 0) == 1
@@ -239,7 +248,7 @@ def test_asked_again_at_the_same_step_it_answers_the_same(watch):
 
 def test_the_budget_bounds_the_decisions_of_an_epoch(watch):
     verdicts = watch(
-        lambda step: {1 + 2 * (step // 100 % 3): {"dead_neuron_ratio": 0.9}},
+        lambda step: {1 + 2 * (step // 100 % 3): {"dead_neuron_ratio": 1.0}},
         steps=range(10, 900, 10),
     )
     assert len(decisions(verdicts)) == 2
@@ -316,7 +325,7 @@ def test_only_legal_actions_are_taken(watch, make_topology):
 
 
 def test_a_run_that_went_back_is_seen_with_fresh_eyes(watch):
-    sick = {3: {"dead_neuron_ratio": 0.9}}
+    sick = {3: {"dead_neuron_ratio": 1.0}}
     policy = RulesPolicy()
     watch(lambda _: sick, steps=[1000, 1010], policy=policy)
     verdicts = watch(lambda _: sick, steps=[10, 20], policy=policy)

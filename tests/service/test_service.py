@@ -122,7 +122,7 @@ async def test_a_dead_layer_leads_to_a_decision_about_that_layer(bus, tmp_path):
     config = ServiceConfig(journal=tmp_path / "journal.jsonl")
     trainer = Trainer(bus)
     service = TamiyoService(bus, run="r", config=config)
-    for dead in (0.1, 0.1, 0.95, 0.95, 0.95):
+    for dead in (0.1, 0.1, 1.0, 1.0, 1.0):
         trainer.sample(dead)
         await service.advance()
     decision = await trainer.decision()
@@ -137,7 +137,7 @@ async def test_a_dead_layer_leads_to_a_decision_about_that_layer(bus, tmp_path):
     assert events == ["started", "topology", "proposed", "result", "stopped"]
     proposed = entries[2]
     assert proposed["decision"]["decision_id"] == decision.decision_id
-    assert proposed["layers"]["dead_neuron_ratio_last"][1] == pytest.approx(0.95)
+    assert proposed["layers"]["dead_neuron_ratio_last"][1] == 1.0
     assert proposed["checks"]
 
 

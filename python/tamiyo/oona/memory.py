@@ -7,6 +7,7 @@ a callback, so a training thread that publishes does not wait for a reader.
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
 
@@ -42,7 +43,8 @@ class _Signal:
 
         def wake() -> None:
             for loop, future in waiting:
-                if not loop.is_closed():
+                # A loop that was closed meanwhile has nobody left to wake.
+                with suppress(RuntimeError):
                     loop.call_soon_threadsafe(_resolve, future)
 
         return wake

@@ -119,6 +119,11 @@ class Evidence:
         report = self.report
         return float("nan") if report is None or not report.loss_level else report.loss_level
 
+    @property
+    def suffers(self) -> bool:
+        """Whether the loss stalls, or is far above its own level."""
+        return self.history.stalled or self.loss > 2 * self.loss_level
+
     def last(self, measurement: str) -> npt.NDArray[np.floating]:
         """[N]: last reading of a measurement."""
         return np.where(self.fresh, self.state.layers[f"{measurement}_last"], np.nan)

@@ -146,10 +146,12 @@ def dead_units(evidence: Evidence) -> Symptom | None:
     """At least .7 of a hidden layer's units dead (DeepDiagnosis; SageMaker says .5).
 
     The culprit is the most upstream one: it starves what follows. A layer that is dead altogether
-    also stops every gradient before it, so it comes before layers that are merely ill.
+    also stops every gradient before it, so it comes before layers that are merely ill, and needs no
+    other sign. Wide layers do well with three quarters of their units dead, so for less than all
+    of them the run must suffer.
     """
     dead = np.where(evidence.hidden, evidence.last("dead_neuron_ratio"), np.nan)
-    for limit in (0.99, DEAD):
+    for limit in (0.99, DEAD) if evidence.suffers else (0.99,):
         ill = dead >= limit
         if ill.any():
             layer = evidence.most_upstream(ill)
