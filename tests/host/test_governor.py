@@ -109,11 +109,11 @@ def test_snapshots_keep_to_their_memory(loop):
     for step in range(10):
         keeper.consider(step, checks=step)
     assert keeper.good is None
-    assert not keeper.has_room()
+    assert keeper.capture(10) is None
 
 
 def trial_of(decide, loss_before=1.0, kind=AdaptationType.CLIP_GRADIENTS, horizon=40):
-    return Trial(decide(kind), lambda: None, None, 100, horizon, loss_before, 0.05, 2.3)
+    return Trial(decide(kind), lambda: None, None, None, 100, horizon, loss_before, 0.05, 2.3)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +169,23 @@ def test_without_losses_nothing_is_kept(loop):
     assert governor.keeper.good is None
 
 
-def test_a_snapshot_knows_its_cost(loop):
+def test_a_snapshot_knows_its_size(loop):
     _, run = training(loop)
-    snapshot = RunSnapshot(run, 1)
-    assert snapshot.nbytes == state_bytes(run)
-    assert snapshot.seconds > 0
+    assert RunSnapshot(run, 1).nbytes == state_bytes(run)
+
+
+def test_a_lack_of_room_is_not_found_out_again_at_every_step(loop):
+    class Counting(torch.nn.Linear):
+        measured = 0
+
+        def buffers(self, recurse=True):
+            Counting.measured += 1
+            return super().buffers(recurse)
+
+    model = Counting(2, 2)
+    run = TrainingRun(model, torch.optim.SGD(model.parameters(), 0.1))
+    keeper = SnapshotKeeper(run, share=1e-9, memory=0, proof=1)
+    for step in range(300):
+        keeper.consider(step, checks=step)
+    assert Counting.measured == 2  # the first is free, and what it costs is known after it
+    assert keeper.good is None

@@ -289,3 +289,58 @@ def test_the_budget_holds_on_a_simulated_clock(share, cost, urgent):
 
 def test_no_budget_means_no_samples():
     assert not TimeBudget(0.0).allows(urgent=True)
+
+
+def test_a_call_that_raised_is_measured_anew_and_evaluation_is_not(loop):
+    class Fussy(nn.Linear):
+        def forward(self, x):
+            if len(x) == 1:
+                raise RuntimeError("one is not enough")
+            return super().forward(x)
+
+    run = loop("mlp")
+    run.model[2] = Fussy(16, 8)
+    run.optimizer = torch.optim.SGD(run.model.parameters(), 0.1)
+    probe = probe_of(run)
+    probe.arm(1)
+    with pytest.raises(RuntimeError):
+        run.model(torch.randn(1, 6))
+    stale = probe._step.watches[2]
+    run.model.eval()
+    with torch.no_grad():
+        run.model(torch.full((12, 6), 1e6))
+    run.model.train()
+    run.step()
+    assert probe._step.watches[2] is not stale
+    sample = probe.collect()
+    assert sample.columns["activation_variance"][2] < 1e3
+    assert sample.columns["execution_latency"][2] > 0
+
+
+def test_a_sample_of_an_output_without_a_batch_is_a_copy():
+    output = torch.ones(5)
+    rows = sample_rows(output, channels_second=False)
+    output.zero_()
+    assert rows.tolist() == [[1.0] * 5]
+
+
+def test_an_overflow_that_loss_scaling_looks_for_is_no_fault(loop):
+    run = loop("mlp")
+    run.optimizer = torch.optim.AdamW(run.model.parameters(), 1e-2, fused=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    probe = probe_of(run)
+
+    def step(factor):
+        probe.arm(1)
+        run.optimizer.zero_grad()
+        scaler.scale(run.model(run.inputs()).square().mean() * factor).backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in run.model.parameters()])
+        scaler.step(run.optimizer)
+        scaler.update()
+        return probe.collect(), float(norm)
+
+    sample, norm = step(1.0)
+    assert sample.gradient_norm == pytest.approx(norm / 2.0**10, rel=1e-5)
+    sample, _ = step(float("inf"))
+    assert np.isnan(sample.gradient_norm)
+    assert not sample.columns["error_count"].any()

@@ -343,7 +343,11 @@ def test_a_closed_bus_does_not_reach_the_loop(loop, client):
     run.steps(3)
     asyncio.run(client.close())
     run.steps(8)
-    assert session.stats().steps == 11
+    stats = session.stats()
+    assert stats.steps == 11
+    assert stats.errors == {}
+    assert stats.lost["telemetry.model.performance_metrics"] == 4
+    assert stats.lost["telemetry.layer.health_signals"] > 0
     session.remove()
     with pytest.raises(BusClosedError):
         attach(loop("mlp"), client)
@@ -414,7 +418,17 @@ def test_a_model_that_is_never_called_is_listed_without_edges(loop, client):
     assert session.topology.notes
 
 
-@pytest.mark.parametrize("options", [{"mode": "bold"}, {"probe_budget": 2.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "bold"},
+        {"probe_budget": 2.0},
+        {"snapshot_budget": -0.1},
+        {"metrics_every": 0},
+        {"horizon": 0},
+        {"total_steps": -1},
+    ],
+)
 def test_wrong_settings_are_refused_at_once(loop, client, options):
     with pytest.raises(ValueError, match=next(iter(options)).split("_")[0]):
         attach(loop("mlp"), client, **options)
@@ -446,3 +460,49 @@ def test_a_compiled_model_trains_on_undisturbed(loop, client):
     assert stats.samples > 0
     assert "compiled" in session.topology.notes[0]
     session.remove()
+
+
+def test_a_report_that_is_no_measurement_is_dropped_alone(loop, client, caplog):
+    run = loop("mlp")
+    session = attach(run, client, mode="observe", metrics_every=1000)
+    reports = client.subscribe([Topic.PERFORMANCE_METRICS])
+    run.step()
+    session.report(val_loss=0.5, val_accuracy=87.5)
+    session.report(val_loss="low")
+    session.report(val_loss=float("nan"), val_accuracy=0.5)
+    (report,) = [PerformanceMetrics.from_bytes(message) for message in drain(reports)]
+    assert report.validation_loss is None
+    assert report.validation_accuracy == 0.5
+    assert session.stats().errors == {"report": 2}
+    assert sum("report failed, it goes on" in record.message for record in caplog.records) == 1
+
+
+def test_a_snapshot_that_cannot_be_taken_leaves_the_alarms_on(loop, client):
+    class Odd(torch.optim.lr_scheduler.ConstantLR):
+        def state_dict(self):
+            raise RuntimeError("not today")
+
+    run = loop("mlp")
+    scheduler = Odd(run.optimizer, 1.0)
+    session = attach(run, client, mode="observe", scheduler=scheduler, snapshot_budget=EVERY_STEP)
+    run.steps(30)
+    assert session.stats().errors == {"snapshots": 1}
+    run.step(torch.full((4, 6), float("nan")))
+    assert session.stats().alarm == "loss"
+
+
+def test_where_several_processes_train_a_session_only_observes(
+    loop, client, decide, caplog, monkeypatch
+):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    run = loop("mlp")
+    session = attach(run, client, mode="autonomous", snapshot_budget=EVERY_STEP)
+    run.steps(2)
+    send(client, decide(AdaptationType.SCALE_LEARNING_RATE, factor=0.1))
+    run.steps(100)
+    assert session.stats().mode == "observe"
+    assert session.stats().snapshot_step is None
+    assert [d.decision_id for d in session.advice] == ["d1"]
+    assert run.optimizer.param_groups[0]["lr"] == 0.05
+    assert sum("only observed" in record.message for record in caplog.records) == 1

@@ -3,6 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from tamiyo.contracts import AdaptationType, ModelTopology
 from tamiyo.host import TopologyRecorder, trace
@@ -264,3 +265,40 @@ def test_parametrized_modules_are_one_layer():
     assert [node.name for node in topology.nodes] == ["0", "1", "2"]
     assert topology.nodes[0].type == "Linear"
     assert edges(topology) == chain("0", "1", "2")
+
+
+def test_an_interrupt_leaves_no_recording_behind(loop):
+    class Interrupted(nn.Module):
+        def forward(self, x):
+            raise KeyboardInterrupt
+
+    run = loop("mlp")
+    run.model.append(Interrupted())
+    recorder = TopologyRecorder(run.model)
+    recorder.attach()
+    with pytest.raises(KeyboardInterrupt):
+        run.model(run.inputs())
+    recorder.detach()
+    assert not _get_current_dispatch_mode_stack()
+
+
+def test_inputs_that_cannot_be_recorded_do_not_reach_the_loop():
+    class Opaque(torch.Tensor):
+        __hash__ = None
+
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            raise TypeError("not for you")
+
+    class Model(nn.Linear):
+        def forward(self, x):
+            return super().forward(torch.ones(1, 2))
+
+    model = Model(2, 2)
+    recorder = TopologyRecorder(model)
+    recorder.attach()
+    inputs = torch.ones(1, 2).as_subclass(Opaque)
+    assert model(inputs).shape == (1, 2)
+    recorder.detach()
+    assert not _get_current_dispatch_mode_stack()
+    assert recorder.topology("r").nodes[0].type == "Model"

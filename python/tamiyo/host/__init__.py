@@ -5,8 +5,9 @@ wait in it, or change what it computes unless a decision says so.
 """
 
 from tamiyo.host.probe import LayerProbe
-from tamiyo.host.session import HostSession, Mode, SessionStats
+from tamiyo.host.session import HostSession, Mode
 from tamiyo.host.snapshot import RunSnapshot
+from tamiyo.host.stats import SessionStats
 from tamiyo.host.tracing import TopologyRecorder, trace
 from tamiyo.host.training import TrainingRun
 

@@ -38,9 +38,7 @@ class TimeBudget:
             return False
         now = time.perf_counter() if now is None else now
         # Saving up is bounded, so that a long pause does not end in a burst.
-        ceiling = 2 * self.cost
-        earned = self._rate * (now - self._filled)
-        self._tokens = max(min(self._tokens + earned, ceiling), min(self._tokens, ceiling))
+        self._tokens = min(self._tokens + self._rate * (now - self._filled), 2 * self.cost)
         self._filled = now
         needed = -3 * self.cost if urgent else self.cost
         return self._tokens >= needed

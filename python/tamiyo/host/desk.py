@@ -1,6 +1,6 @@
 """What becomes of each decision: advice, waiting, applied, on trial, kept or taken back."""
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
@@ -12,6 +12,11 @@ from tamiyo.host.results import result_of
 __all__ = ["DecisionDesk", "Mode"]
 
 Mode: TypeAlias = Literal["observe", "confirm", "autonomous"]
+
+MOST_WAITING = 64
+"""Decisions that may wait for a person or for the end of a pause; further ones are refused."""
+MOST_REMEMBERED = 4096
+"""Answered decisions that are kept to be shown."""
 
 
 class DecisionDesk:
@@ -26,11 +31,11 @@ class DecisionDesk:
         self.inbox = inbox
         self.executor: Executor | None = None
         """Set once the layers are known."""
-        self.history: list[tuple[AdaptationDecision, AdaptationResult]] = []
+        self.history: OrderedDict[str, tuple[AdaptationDecision, AdaptationResult]] = OrderedDict()
+        """By decision id, in the order of the first answer: the decision and its latest result."""
         self.advice: deque[AdaptationDecision] = deque(maxlen=256)
         self.outcomes: Counter[str] = Counter()
         self._publish = publish
-        self._position: dict[str, int] = {}
         self._waiting: dict[str, AdaptationDecision] = {}
         self._approved: deque[AdaptationDecision] = deque()
         self._rejected: deque[AdaptationDecision] = deque()
@@ -39,6 +44,11 @@ class DecisionDesk:
     def waiting(self) -> Sequence[AdaptationDecision]:
         """Decisions that need a yes or a no."""
         return tuple(self._waiting.values())
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether `receive` has anything to do."""
+        return bool(self._waiting) or self.inbox.waiting
 
     @property
     def busy(self) -> bool:
@@ -58,12 +68,15 @@ class DecisionDesk:
         for decision in self.inbox.poll():
             if mode == "observe":
                 self.advice.append(decision)
+            elif len(self._waiting) + len(self._approved) >= MOST_WAITING:
+                self._answer(decision, step, Outcome.REFUSED, "too many decisions wait already")
             elif mode == "confirm":
                 self._waiting[decision.decision_id] = decision
             else:
                 self._approved.append(decision)
         if self._waiting:
-            overdue = [d for d in self._waiting.values() if step > d.expires_at_step]
+            # A copy, because another thread may confirm or reject meanwhile.
+            overdue = [d for d in tuple(self._waiting.values()) if step > d.expires_at_step]
             for decision in overdue:
                 if self._waiting.pop(decision.decision_id, None) is not None:
                     self._answer(decision, step, Outcome.EXPIRED, "nobody confirmed it in time")
@@ -85,11 +98,18 @@ class DecisionDesk:
         while self._approved:
             self._answer(self._approved.popleft(), step, Outcome.REFUSED, reason)
 
-    def judge(self, step: int) -> bool:
-        """End the trial if its outcome can be told; returns whether it did."""
+    def judge(self, step: int, failed: str = "") -> bool:
+        """End the trial if its outcome can be told; returns whether it did.
+
+        Args:
+            step: Optimiser steps done.
+            failed: Parts of the host without which nothing can be judged or was really applied.
+        """
         if self.executor is None or self.executor.governor.trial is None:
             return False
         verdict = self.executor.governor.verdict(step)
+        if failed:
+            verdict = Outcome.ROLLED_BACK, f"{failed} failed, so its effect cannot be judged"
         if verdict is not None:
             self._conclude(self.executor, step, *verdict)
         return verdict is not None
@@ -107,9 +127,11 @@ class DecisionDesk:
             return
         trial = executor.governor.trial
         if trial is not None:
-            if decision.adaptation is not AdaptationType.RESTORE:
-                reason = f"{trial.decision.decision_id} is still under watch"
-                self._answer(decision, step, Outcome.REFUSED, reason)
+            objection = f"{trial.decision.decision_id} is still under watch"
+            if decision.adaptation is AdaptationType.RESTORE:
+                objection = executor.objection(decision)
+            if objection:
+                self._answer(decision, step, Outcome.REFUSED, objection)
                 return
             reason = f"pre-empted by {decision.decision_id}"
             self._conclude(executor, step, Outcome.ROLLED_BACK, reason)
@@ -127,11 +149,9 @@ class DecisionDesk:
 
     def _note(self, decision: AdaptationDecision, result: AdaptationResult) -> None:
         self.outcomes[result.outcome] += 1
-        position = self._position.setdefault(decision.decision_id, len(self.history))
-        if position == len(self.history):
-            self.history.append((decision, result))
-        else:
-            self.history[position] = (decision, result)
+        self.history[decision.decision_id] = decision, result
+        if len(self.history) > MOST_REMEMBERED:
+            self.history.popitem(last=False)
         self._publish(result)
 
     def _release(self, decision_id: str, queue: deque[AdaptationDecision]) -> bool:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from tamiyo.contracts import AdaptationDecision, AdaptationResult, AdaptationType, Outcome
 from tamiyo.host.actions import ACTIONS, Action, Context, Refusal
+from tamiyo.host.actions.restore import usable
 from tamiyo.host.governor import Governor
-from tamiyo.host.results import result_of, result_of_trial
-from tamiyo.host.snapshot import RunSnapshot
+from tamiyo.host.results import describe, result_of, result_of_trial
+from tamiyo.host.snapshot import RunSnapshot, TrainedParameters
 from tamiyo.host.trial import Trial
 
 __all__ = ["Executor"]
@@ -36,6 +37,8 @@ class Executor:
         if action is None:
             raise Refusal(f"this host cannot apply {decision.adaptation}")
         self._check_target(action, decision.target)
+        if decision.adaptation is AdaptationType.RESTORE:
+            usable(self.governor.keeper.good)
         unknown = sorted(set(decision.parameters) - set(action.rules))
         if unknown:
             raise Refusal(f"unknown parameters: {', '.join(unknown)[:200]}")
@@ -43,6 +46,14 @@ class Executor:
             name: rule.check(name, decision.parameters.get(name))
             for name, rule in action.rules.items()
         }
+
+    def objection(self, decision: AdaptationDecision) -> str:
+        """Why the decision would be refused, as far as shows beforehand; empty if it may be."""
+        try:
+            self.check(decision)
+        except Refusal as refusal:
+            return str(refusal)
+        return ""
 
     def apply(self, decision: AdaptationDecision, step: int) -> AdaptationResult:
         """Apply a decision after `step` optimiser steps; a trial begins if that succeeds.
@@ -53,29 +64,32 @@ class Executor:
         started = time.perf_counter()
         try:
             action, parameters = self.check(decision)
+            before = self._capture(step)
         except Refusal as refusal:
             return result_of(decision, step, Outcome.REFUSED, str(refusal))
-        if not self.governor.keeper.has_room():
-            reason = "no room in the memory budget for a snapshot to return to"
-            return result_of(decision, step, Outcome.REFUSED, reason)
-        context = self.context
-        before = RunSnapshot(context.run, step)
-        context.before, context.good, context.seed = before, self.governor.keeper.good, step
+        except Exception as error:
+            return result_of(decision, step, Outcome.FAILED, describe(error))
+        context, good = self.context, self.governor.keeper.good
+        context.before, context.good, context.seed = before, good, step
         try:
             undo = action.apply(context, decision.target, parameters)
         except Refusal as refusal:
             return result_of(decision, step, Outcome.REFUSED, str(refusal))
         except Exception as error:
-            before.restore()
-            reason = f"{type(error).__name__}: {error}"
-            return result_of(decision, step, Outcome.FAILED, reason, verified=before.verify())
+            verified, trouble = self._take_back(before, random_state=True)
+            reason = describe(error) + trouble
+            return result_of(decision, step, Outcome.FAILED, reason, verified=verified)
+        finally:
+            # A snapshot is as large as the run; the trial alone says how long one is held.
+            context.before = context.good = None
         lost = 0
-        if decision.adaptation is AdaptationType.RESTORE and context.good is not None:
-            lost = max(0, step - context.good.step)
+        if decision.adaptation is AdaptationType.RESTORE and good is not None:
+            lost = max(0, step - good.step)
         self.governor.trial = trial = Trial(
             decision,
             undo,
             before,
+            TrainedParameters(context.run.optimizer),
             step,
             self.governor.horizon,
             self.governor.loss_before(),
@@ -89,6 +103,8 @@ class Executor:
     def conclude(self, step: int, outcome: Outcome, reason: str) -> AdaptationResult:
         """End the trial with an outcome; `ROLLED_BACK` returns to the state before it.
 
+        A rollback that does not succeed is `FAILED`, and nothing more is applied in this session.
+
         Raises:
             RuntimeError: no adaptation is on trial.
         """
@@ -99,12 +115,40 @@ class Executor:
         if outcome is not Outcome.ROLLED_BACK:
             return result_of_trial(trial, step, outcome, reason)
         started = time.perf_counter()
-        trial.undo()
-        trial.before.restore(random_state=False)
-        verified = trial.before.verify(random_state=False)
+        verified, trouble = self._take_back(trial.before, trial, random_state=False)
         trial.steps_lost = step - trial.step
         trial.duration_ms += (time.perf_counter() - started) * 1e3
-        return result_of_trial(trial, step, outcome, reason, verified=verified)
+        outcome = outcome if verified else Outcome.FAILED
+        return result_of_trial(trial, step, outcome, reason + trouble, verified=verified)
+
+    def _capture(self, step: int) -> RunSnapshot:
+        before = self.governor.keeper.capture(step)
+        if before is None:
+            raise Refusal("no room in the memory budget for a snapshot to return to")
+        return before
+
+    def _take_back(
+        self, before: RunSnapshot, trial: Trial | None = None, *, random_state: bool
+    ) -> tuple[bool, str]:
+        """Whether the run is as it was, and else what went wrong, to be added to a reason."""
+        try:
+            if trial is not None:
+                self._check_still_fits(trial)
+                trial.undo()
+            before.restore(random_state=random_state)
+            _check_restored(before.verify(random_state=random_state))
+        except Exception as error:
+            self.context.faults.note("executor", error)
+            return False, f"; taking it back failed: {describe(error)}"
+        return True, ""
+
+    def _check_still_fits(self, trial: Trial) -> None:
+        if trial.trained.unchanged():
+            return
+        # Values of before can no longer be put back, but hooks and rates can be taken off.
+        if trial.decision.adaptation is not AdaptationType.RESTORE:
+            trial.undo()
+        raise RuntimeError("the optimiser was given other parameters since")
 
     def _check_target(self, action: Action, target: tuple[int, ...]) -> None:
         layers = self.context.layers
@@ -117,3 +161,8 @@ class Executor:
                 raise Refusal(f"unknown layer {layer_id}")
             if not action.applies_to(layers, layer_id):
                 raise Refusal(f"{action.type} cannot be applied to layer {layer_id}")
+
+
+def _check_restored(verified: bool) -> None:
+    if not verified:
+        raise RuntimeError("the restored state differs from the one that was kept")

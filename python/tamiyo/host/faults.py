@@ -2,13 +2,40 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
-__all__ = ["Faults"]
+import torch
+
+__all__ = ["Faults", "Hook"]
 
 logger = logging.getLogger("tamiyo.host")
+
+
+class Hook:
+    """A hook for the live model alone.
+
+    In a copy or a pickle of the model it becomes a function of the standard library that does
+    nothing, so that averaged copies are not measured and saved ones load without Tamiyo. It stays
+    out of compiled graphs and of CUDA graphs, which it could not be taken out of again.
+    """
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> None:
+        """Run the function, unless a graph is being made of the present operations."""
+        if not torch.compiler.is_compiling() and not _is_capturing():
+            self._function(*args)
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Callable[..., None]:
+        return nullcontext().__exit__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (nullcontext(), "__exit__")
 
 
 class Faults:
@@ -29,22 +56,19 @@ class Faults:
         if disable:
             self.disabled.add(part)
 
-    @contextmanager
-    def guard(self, part: str) -> Iterator[None]:
-        """Run a block of a part; an error switches the part off and goes no further."""
-        try:
-            yield
-        except Exception as error:
-            self.note(part, error)
-
-    def shield(self, part: str, function: Callable[..., Any]) -> Callable[..., None]:
+    def shield(self, part: str, function: Callable[..., Any]) -> Hook:
         """The function as a hook that returns nothing, never raises, and stops after an error."""
 
-        def hook(*args: Any, **kwargs: Any) -> None:
+        def shielded(*args: Any) -> None:
             if part not in self.disabled:
                 try:
-                    function(*args, **kwargs)
+                    function(*args)
                 except Exception as error:
                     self.note(part, error)
 
-        return hook
+        return Hook(shielded)
+
+
+def _is_capturing() -> bool:
+    # Asking before CUDA is in use would start it.
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()

@@ -23,6 +23,11 @@ class DecisionInbox:
         self._term = 0
         self.ignored: Counter[str] = Counter()
 
+    @property
+    def waiting(self) -> bool:
+        """Whether `poll` would find a message."""
+        return self._subscription.waiting > 0
+
     def poll(self) -> list[AdaptationDecision]:
         """New decisions, oldest first.
 

@@ -1,5 +1,7 @@
 """Keeps the last known good snapshot: one whose following steps have shown that it was healthy."""
 
+import time
+
 from tamiyo.host.budget import TimeBudget
 from tamiyo.host.snapshot import RunSnapshot, state_bytes
 from tamiyo.host.training import TrainingRun
@@ -33,11 +35,13 @@ class SnapshotKeeper:
         self._spare: RunSnapshot | None = None
         """A snapshot that is no longer wanted, kept for its buffers."""
 
-    def has_room(self, snapshots: int = 1) -> bool:
-        """Whether the memory budget has room for so many more."""
-        held = [s for s in (self.good, self._candidate, self._spare) if s is not None]
-        needed = snapshots * state_bytes(self._run)
-        return sum(snapshot.nbytes for snapshot in held) + needed <= self._memory
+    def capture(self, step: int) -> RunSnapshot | None:
+        """The present state, to return to after an adaptation; `None` without room for it.
+
+        The unproven candidate gives way.
+        """
+        self.drop_candidate()
+        return self._take(step) if self._has_room() else None
 
     def consider(self, step: int, *, checks: int) -> None:
         """Go on after a step up to which everything that was checked is well.
@@ -49,13 +53,24 @@ class SnapshotKeeper:
         if self._candidate is not None:
             if checks - self._checks_before >= self._proof:
                 self._spare, self.good, self._candidate = self.good, self._candidate, None
-        elif self.budget.allows() and (self._spare is not None or self.has_room()):
-            spare, self._spare = self._spare, None
-            self._candidate = RunSnapshot(self._run, step, reuse=spare)
-            self._checks_before = checks
-            self.budget.spend(self._candidate.seconds)
+        elif self.budget.allows():
+            started = time.perf_counter()
+            # To find that there is no room takes time too, and must not be tried at every step.
+            if self._has_room():
+                self._candidate = self._take(step)
+                self._checks_before = checks
+            self.budget.spend(time.perf_counter() - started)
 
     def drop_candidate(self) -> None:
         """Forget the unproven candidate; its buffers are used again."""
         if self._candidate is not None:
             self._spare, self._candidate = self._candidate, None
+
+    def _has_room(self) -> bool:
+        """Whether one more fits beside the good one; the spare one's buffers become part of it."""
+        held = self.good.nbytes if self.good is not None else 0
+        return held + state_bytes(self._run) <= self._memory
+
+    def _take(self, step: int) -> RunSnapshot:
+        spare, self._spare = self._spare, None
+        return RunSnapshot(self._run, step, reuse=spare)

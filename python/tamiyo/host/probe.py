@@ -131,11 +131,8 @@ class LayerProbe:
         self._handles: list[RemovableHandle] = []
         self._step: _Step | None = None
         self._pending: tuple[_Step, Readback] | None = None
-        self._meter = UpdateMeter(layers)
-        self._plans: list[_Plan] = []
         self.refresh()
         self._cuda = any(p.is_cuda for p in layers.model.parameters())
-        self._sizes = np.array([sum(p.numel() for p in layers.parameters(i)) for i in self._ids()])
 
     @property
     def armed(self) -> bool:
@@ -148,12 +145,15 @@ class LayerProbe:
         return self._pending is not None
 
     def refresh(self) -> None:
-        """Look at the layers anew, after an adaptation has replaced modules."""
+        """Look at the layers anew, after an adaptation has replaced modules or parameters."""
+        layers = self.layers
         self._plans = [
-            _plan(self.layers, layer_id)
+            _plan(layers, layer_id)
             for layer_id in self._ids()
-            if self.layers.names[layer_id] in self.layers.ownership.leaves
+            if layers.names[layer_id] in layers.ownership.leaves
         ]
+        self._meter = UpdateMeter(layers)
+        self._sizes = np.array([sum(p.numel() for p in layers.parameters(i)) for i in self._ids()])
 
     def due(self, *, urgent: bool = False) -> bool:
         """Whether the budget allows to sample the next step."""
@@ -210,9 +210,10 @@ class LayerProbe:
     def _entering(self, plan: _Plan) -> Callable[..., None]:
         def entering(_module: nn.Module, _args: Any) -> None:
             gathered = self._step
-            first = gathered is not None and plan.layer_id not in gathered.watches
-            if gathered is not None and first and self._in_training():
-                gathered.watches[plan.layer_id] = _Stopwatch(cuda=self._cuda)
+            # A call that raised has left a watch but no rows, and is measured anew.
+            if gathered is None or plan.layer_id in gathered.rows or not self._in_training():
+                return
+            gathered.watches[plan.layer_id] = _Stopwatch(cuda=self._cuda)
 
         return entering
 
@@ -221,9 +222,11 @@ class LayerProbe:
 
         def leaving(_module: nn.Module, _args: Any, output: Any) -> None:
             gathered = self._step
-            if gathered is None or layer_id in gathered.rows or layer_id not in gathered.watches:
+            if gathered is None or layer_id in gathered.rows or not self._in_training():
                 return
-            gathered.watches[layer_id].stop()
+            if (watch := gathered.watches.get(layer_id)) is None:
+                return
+            watch.stop()
             started = time.perf_counter()
             tensor = _first_tensor(output)
             if tensor is not None and tensor.is_floating_point() and tensor.numel():
@@ -278,14 +281,14 @@ class LayerProbe:
         return table
 
     def _unit_statistics(self, gathered: _Step, table: torch.Tensor) -> None:
-        by_rows: dict[int, list[int]] = {}
+        alike: dict[tuple[int, torch.device], list[int]] = {}
         seen: list[int] = []
         values: list[torch.Tensor] = []
         for plan in self._plans:
             rows = gathered.rows.get(plan.layer_id)
             if rows is None:
                 continue
-            by_rows.setdefault(rows.shape[0], []).append(plan.layer_id)
+            alike.setdefault((rows.shape[0], rows.device), []).append(plan.layer_id)
             active = self._activated(plan, gathered)
             size = active.abs()
             self.activity[plan.layer_id] = size.mean(dim=0)
@@ -296,7 +299,7 @@ class LayerProbe:
             return
         columns = torch.stack([value.to(table) for value in values]).view(-1, 3).T
         table[2:5, torch.tensor(seen, device=table.device)] = columns
-        for members in by_rows.values():
+        for members in alike.values():
             slices = [spread_units(gathered.rows[layer_id], MAX_UNITS) for layer_id in members]
             index = torch.tensor(members, device=table.device)
             table[:2, index] = torch.stack(unit_moments(slices)).to(table)

@@ -3,7 +3,12 @@
 from tamiyo.contracts import AdaptationDecision, AdaptationResult, Outcome
 from tamiyo.host.trial import Trial
 
-__all__ = ["result_of", "result_of_trial"]
+__all__ = ["describe", "result_of", "result_of_trial"]
+
+
+def describe(error: Exception) -> str:
+    """An error in one line of a reason."""
+    return f"{type(error).__name__}: {error}"
 
 
 def result_of(

@@ -4,7 +4,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
@@ -16,7 +15,7 @@ from tamiyo.contracts import (
     ModelTopology,
     PerformanceMetrics,
 )
-from tamiyo.host.actions import Context
+from tamiyo.host.actions import HOOKS, Context
 from tamiyo.host.desk import DecisionDesk, Mode
 from tamiyo.host.executor import Executor
 from tamiyo.host.faults import Faults
@@ -24,52 +23,28 @@ from tamiyo.host.governor import Governor
 from tamiyo.host.inbox import DecisionInbox
 from tamiyo.host.probe import LayerProbe, Sample
 from tamiyo.host.readback import LossReader
+from tamiyo.host.stats import SessionStats
 from tamiyo.host.telemetry import Telemetry
 from tamiyo.host.tracing import TopologyRecorder
 from tamiyo.host.training import TrainingRun
 from tamiyo.oona import OonaClient
 
-__all__ = ["HostSession", "Mode", "SessionStats"]
+__all__ = ["HostSession", "Mode"]
 
 logger = logging.getLogger("tamiyo.host")
 
 TRACE_WITHIN = 3
 """Steps to wait for a forward pass that can be recorded."""
-ACTING = frozenset(("governor", "decisions", "executor"))
+ACTING = frozenset(("governor", "decisions", "executor", HOOKS))
 """Parts without which nothing may be applied."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionStats:
-    """Counts since the session began."""
-
-    steps: int
-    samples: int
-    mode: Mode
-    """The mode in effect, which differs from the one asked for while no loss is reported."""
-    overhead: float
-    """Share of the run's time that the session took, all parts together, by its own clock."""
-    probe_overhead: float
-    """The probe's part of it."""
-    health: float
-    """Mean health of the layers at the last sample; NaN before one."""
-    measured: float
-    """Share of the health score's inputs that the last sample measured; NaN before one."""
-    alarm: str | None
-    snapshot_step: int | None
-    outcomes: dict[str, int]
-    """Results by outcome; a decision that was applied counts there and under its final outcome."""
-    ignored: dict[str, int]
-    """Messages on the decision stream that were not taken, by reason."""
-    errors: dict[str, int]
-    """Errors of Tamiyo's own parts; a part that failed is switched off."""
 
 
 class HostSession:
     """Watches one run and, if allowed, applies decisions to it.
 
     Call `step(loss=...)` after each optimiser step. Nothing here raises into the training loop
-    or waits in it; `remove()` leaves only plain torch modules behind.
+    or waits in it; `remove()` leaves only plain torch modules behind. Where several processes train
+    the same weights, a session only observes.
 
     Args:
         model: The model as the training loop calls it.
@@ -88,7 +63,7 @@ class HostSession:
         metrics_every: Steps between reports of metrics.
 
     Raises:
-        ValueError: an unknown mode or a share outside [0, 1].
+        ValueError: an unknown mode, a share outside [0, 1], or a number of steps below 1.
         BusClosedError: the bus is closed.
     """
 
@@ -111,17 +86,28 @@ class HostSession:
     ) -> None:
         if mode not in get_args(Mode):
             raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}")
-        if not 0 <= probe_budget <= 1:
-            raise ValueError(f"probe_budget must be in [0, 1], got {probe_budget}")
-        self.mode: Mode = mode
+        for name, share in (("probe", probe_budget), ("snapshot", snapshot_budget)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name}_budget must be in [0, 1], got {share}")
+        for name, steps in (
+            ("total_steps", total_steps),
+            ("horizon", horizon),
+            ("metrics_every", metrics_every),
+        ):
+            if steps is not None and steps < 1:
+                raise ValueError(f"{name} must be at least 1, got {steps}")
         self.topology: ModelTopology | None = None
         """The model's layers, once a training step was traced."""
         self._name = run
         self._run = TrainingRun(model, optimizer, scheduler, scaler)
+        alone = not self._run.other_ranks
+        if not alone and mode != "observe":
+            logger.warning("tamiyo: several processes train this model, so it is only observed")
+        self.mode: Mode = mode if alone else "observe"
         self._faults = Faults()
         self._governor = Governor(
             self._run,
-            snapshot_share=snapshot_budget,
+            snapshot_share=snapshot_budget if alone else 0.0,
             snapshot_memory=snapshot_memory,
             horizon=horizon,
         )
@@ -165,9 +151,13 @@ class HostSession:
             self._guarded("probe", self._collect_sample)
             if "probe" in self._faults.disabled:
                 self._probe.disarm()
-        self._guarded("decisions", self._receive)
+        if self._desk.has_mail:
+            self._guarded("decisions", self._receive)
         self.apply_pending()
-        self._guarded("governor", self._govern)
+        if self._governor.trial is not None:
+            self._guarded("executor", self._judge)
+        if "governor" not in self._faults.disabled:
+            self._guarded("snapshots", self._governor.consider_snapshot, self._step)
         changed, self._alarm = self._alarm != self._governor.alarm, self._governor.alarm
         # During an alarm, what the layers show is of use together with the loss of that moment.
         sampled = self._last_sample is not sample and self._alarm is not None
@@ -186,18 +176,24 @@ class HostSession:
             val_loss: Validation loss.
             val_accuracy: Validation accuracy in [0, 1].
         """
-        if not self._removed:
-            started = time.perf_counter()
-            self._guarded("metrics", self._publish_metrics, val_loss, val_accuracy)
-            self._own_time += time.perf_counter() - started
+        if self._removed:
+            return
+        started = time.perf_counter()
+        try:
+            loss, accuracy = _finite(val_loss), _share(val_accuracy)
+        except Exception as error:
+            # One number that is no measurement must not end all further reports.
+            self._faults.note("report", error, disable=False)
+        else:
+            self._guarded("metrics", self._publish_metrics, loss, accuracy)
+        self._own_time += time.perf_counter() - started
 
     def apply_pending(self) -> None:
         """Apply what is approved. `step` does it too; call it only between optimiser steps."""
         if self._removed or self._paused or not self._desk.busy:
             return
-        failed = sorted(ACTING & self._faults.disabled)
-        if failed:
-            reason = f"not safe: {', '.join(failed)} failed earlier in this session"
+        if failed := self._failed_parts():
+            reason = f"not safe: {failed} failed earlier in this session"
             self._desk.refuse_all(self._step, reason)
             return
         self._guarded("executor", self._desk.apply_approved, self._step)
@@ -224,7 +220,7 @@ class HostSession:
     @property
     def history(self) -> Sequence[tuple[AdaptationDecision, AdaptationResult]]:
         """Every decision that was answered, with its latest result."""
-        return tuple(self._desk.history)
+        return tuple(self._desk.history.values())
 
     def pause(self) -> None:
         """Apply nothing and measure no layers until `resume`.
@@ -273,12 +269,16 @@ class HostSession:
             snapshot_step=good.step if good is not None else None,
             outcomes={str(outcome): n for outcome, n in self._desk.outcomes.items()},
             ignored=dict(self._desk.inbox.ignored),
+            lost={str(topic): n for topic, n in self._telemetry.lost.items()},
             errors=dict(self._faults.counts),
         )
 
     @property
     def _effective_mode(self) -> Mode:
         return "confirm" if self.mode == "autonomous" and not self._loss_given else self.mode
+
+    def _failed_parts(self) -> str:
+        return ", ".join(sorted(ACTING & self._faults.disabled))
 
     def _guarded(self, part: str, stage: Callable[..., object], *args: Any) -> None:
         if part not in self._faults.disabled:
@@ -331,10 +331,9 @@ class HostSession:
     def _receive(self) -> None:
         self._desk.receive(self._step, self._effective_mode)
 
-    def _govern(self) -> None:
-        if self._desk.judge(self._step):
+    def _judge(self) -> None:
+        if self._desk.judge(self._step, self._failed_parts()):
             self._announce_changes()
-        self._governor.consider_snapshot(self._step)
 
     def _arm_probe(self) -> None:
         if self._probe is not None and self._probe.due(urgent=self._alarm is not None):
@@ -360,8 +359,8 @@ class HostSession:
                 loss=loss,
                 loss_level=history.slow_level,
                 loss_nonfinite=nonfinite,
-                validation_loss=_finite(val_loss),
-                validation_accuracy=_finite(val_accuracy),
+                validation_loss=val_loss,
+                validation_accuracy=val_accuracy,
                 learning_rate=_finite(groups[0].get("lr")) if groups else None,
                 progress=progress,
                 snapshot_step=good.step if good is not None else None,
@@ -373,3 +372,10 @@ class HostSession:
 def _finite(value: Any) -> float | None:
     """The number, or `None` for a missing or non-finite one, which no metric can carry."""
     return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _share(value: Any) -> float | None:
+    share = _finite(value)
+    if share is not None and not 0 <= share <= 1:
+        raise ValueError(f"an accuracy must be in [0, 1], got {share}")
+    return share

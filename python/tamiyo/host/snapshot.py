@@ -1,7 +1,6 @@
 """The whole state of a training run at one step: what objects it consists of and their values."""
 
 import copy
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from torch import nn
 
 from tamiyo.host.training import TrainingRun, unwrap
 
-__all__ = ["RunSnapshot", "state_bytes"]
+__all__ = ["RunSnapshot", "TrainedParameters", "state_bytes"]
 
 
 class _TensorStore:
@@ -19,6 +18,8 @@ class _TensorStore:
 
     def __init__(self, reuse: "_TensorStore | None" = None) -> None:
         self._live: list[torch.Tensor] = []
+        self._values: list[torch.Tensor] = []
+        """The live tensors, less what an expanded one repeats: that cannot be written to."""
         self._copies: list[torch.Tensor] = []
         self._index: dict[int, int] = {}
         self._spare = reuse._by_layout() if reuse is not None else {}
@@ -29,19 +30,20 @@ class _TensorStore:
         if known is None:
             known = self._index[id(tensor)] = len(self._live)
             self._live.append(tensor)
+            self._values.append(_without_repeats(tensor))
         return known
 
     def fill(self) -> None:
         """Copy all the values, into buffers of an older store where they fit."""
-        for tensor in self._live:
+        for tensor in self._values:
             spare = self._spare.get(_layout(tensor))
             self._copies.append(spare.pop() if spare else torch.empty_like(tensor, device="cpu"))
         self._spare = {}
-        _copy_all(self._copies, self._live)
+        _copy_all(self._copies, self._values)
 
     def write_back(self) -> None:
         """Put all values back into the live tensors."""
-        _copy_all(self._live, self._copies)
+        _copy_all(self._values, self._copies)
 
     def live(self, number: int) -> torch.Tensor:
         """The live tensor of a number."""
@@ -51,7 +53,7 @@ class _TensorStore:
         """Whether every live tensor has, bit for bit, the value that was kept."""
         return all(
             _same_bits(live.cpu(), kept)
-            for live, kept in zip(self._live, self._copies, strict=True)
+            for live, kept in zip(self._values, self._copies, strict=True)
         )
 
     @property
@@ -115,6 +117,25 @@ class _Kept:
     number: int
 
 
+class TrainedParameters:
+    """Which parameters an optimiser trains, group by group.
+
+    Where the user has added some since a snapshot (to unfreeze layers, say), going back to it would
+    silently end their training.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self.groups = [list(group["params"]) for group in optimizer.param_groups]
+
+    def unchanged(self) -> bool:
+        """Whether the optimiser still trains the same parameters in the same groups."""
+        now = self._optimizer.param_groups
+        return len(now) == len(self.groups) and all(
+            _same_items(group["params"], then) for group, then in zip(now, self.groups, strict=True)
+        )
+
+
 class RunSnapshot:
     """Model, optimiser, scheduler, gradient scaler and random state of a run between two steps.
 
@@ -130,7 +151,6 @@ class RunSnapshot:
     """
 
     def __init__(self, run: TrainingRun, step: int, reuse: "RunSnapshot | None" = None) -> None:
-        started = time.perf_counter()
         self.run = run
         self.step = step
         self._store: _TensorStore = _TensorStore(reuse._store if reuse is not None else None)
@@ -145,15 +165,14 @@ class RunSnapshot:
             {key: value if key == "params" else self._keep(value) for key, value in group.items()}
             for group in optimizer.param_groups
         ]
-        self._group_parameters = [list(group["params"]) for group in optimizer.param_groups]
+        self.trained = TrainedParameters(optimizer)
+        """The parameters of the optimiser's groups."""
         self._state = {parameter: self._keep(value) for parameter, value in optimizer.state.items()}
         scheduler = run.scheduler
         self._scheduler = copy.deepcopy(scheduler.state_dict()) if scheduler is not None else None
         self._scaler = run.scaler.state_dict() if run.scaler is not None else None
         self._random = _random_state(self._devices())
         self._store.fill()
-        self.seconds = time.perf_counter() - started
-        """Time that capturing took."""
 
     @property
     def nbytes(self) -> int:
@@ -172,7 +191,7 @@ class RunSnapshot:
         optimizer = self.run.optimizer
         optimizer.param_groups[:] = self._group_objects
         for group, options, parameters in zip(
-            self._group_objects, self._groups, self._group_parameters, strict=True
+            self._group_objects, self._groups, self.trained.groups, strict=True
         ):
             group["params"][:] = parameters
             for key in set(group) - set(options):
@@ -206,7 +225,7 @@ class RunSnapshot:
                 _same_items(group["params"], parameters)
                 and self._same(_without(group), _without(o))
                 for group, parameters, o in zip(
-                    self._group_objects, self._group_parameters, self._groups, strict=True
+                    self._group_objects, self.trained.groups, self._groups, strict=True
                 )
             )
             and optimizer.state.keys() == self._state.keys()
@@ -264,6 +283,13 @@ def state_bytes(run: TrainingRun) -> int:
     for state in run.optimizer.state.values():
         tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _without_repeats(tensor: torch.Tensor) -> torch.Tensor:
+    for axis, stride in enumerate(tensor.stride()):
+        if stride == 0 and tensor.shape[axis] > 1:
+            tensor = tensor.detach().narrow(axis, 0, 1)
+    return tensor
 
 
 def _layout(tensor: torch.Tensor) -> tuple[Any, ...]:

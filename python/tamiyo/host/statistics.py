@@ -49,7 +49,7 @@ def sample_rows(output: torch.Tensor, *, channels_second: bool) -> torch.Tensor:
         channels_second: Whether units lie along axis 1.
     """
     if output.dim() < 2:
-        return output.reshape(1, -1)
+        return output.reshape(1, -1).clone()
     if channels_second:
         output = output.flatten(2).transpose(1, 2) if output.dim() > 2 else output.unsqueeze(1)
     else:

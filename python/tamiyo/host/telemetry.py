@@ -1,5 +1,6 @@
 """Puts signals, metrics, topology and results on the bus without ever waiting for it."""
 
+import logging
 import time
 from collections import Counter, deque
 
@@ -13,6 +14,8 @@ from tamiyo.oona import BusClosedError, BusFullError, OonaClient
 
 __all__ = ["Telemetry"]
 
+logger = logging.getLogger("tamiyo.host")
+
 OUTBOX = 256
 """Control messages that wait for a full queue to drain; the oldest give way beyond that."""
 
@@ -21,7 +24,8 @@ class Telemetry:
     """What a run publishes.
 
     Telemetry that cannot be sent is lost and counted, and its sequence numbers show the gap.
-    Control messages that a full queue refuses are kept and sent again at the next step.
+    Control messages that a full queue refuses are kept and sent again at the next step. After the
+    bus was closed everything is lost, which is logged once.
     """
 
     def __init__(self, client: OonaClient, run: str, producer: str = "host") -> None:
@@ -33,9 +37,8 @@ class Telemetry:
         self._sequence = 0
         self._outbox: deque[tuple[Topic, ControlMessage]] = deque()
         self.closed = False
-        self.sent: Counter[str] = Counter()
-        """Messages by topic."""
         self.lost: Counter[str] = Counter()
+        """Messages by topic that were given up."""
 
     def signals(self, sample: Sample, *, epoch: int) -> None:
         """One batch with one signal per layer."""
@@ -91,16 +94,15 @@ class Telemetry:
         return bool(self._outbox)
 
     def _send(self, topic: Topic, payload: bytes) -> bool:
-        if self.closed:
-            self.lost[topic] += 1
-            return not topic.is_control
+        """False if the message is to be tried again."""
         try:
-            self._client.publish_nowait(topic, payload)
+            if not self.closed:
+                self._client.publish_nowait(topic, payload)
+                return True
         except BusFullError:
             return False
         except BusClosedError:
             self.closed = True
-            self.lost[topic] += 1
-            raise
-        self.sent[topic] += 1
+            logger.warning("tamiyo: the bus is closed, nothing is published any more")
+        self.lost[topic] += 1
         return True

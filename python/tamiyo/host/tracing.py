@@ -9,6 +9,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tamiyo.contracts import ModelTopology
 from tamiyo.host.actions import available_actions, model_actions
+from tamiyo.host.faults import Hook
 from tamiyo.host.layers import Layers
 from tamiyo.host.modules import Ownership
 from tamiyo.host.recorder import FlowRecorder
@@ -92,19 +93,20 @@ class TopologyRecorder:
             return
         model = self.model
         self._handles = [
-            model.register_forward_pre_hook(self._begin, prepend=True, with_kwargs=True)
+            model.register_forward_pre_hook(Hook(self._begin), prepend=True, with_kwargs=True)
         ]
         for path in sorted(self.ownership.leaves):
             module = self.ownership.layers[path]
-            self._handles.append(module.register_forward_pre_hook(self._enter(path)))
-            self._handles.append(module.register_forward_hook(self._leave, always_call=True))
-        self._handles.append(model.register_forward_hook(self._end, always_call=True))
+            self._handles.append(module.register_forward_pre_hook(Hook(self._enter(path))))
+            self._handles.append(module.register_forward_hook(Hook(self._leave), always_call=True))
+        self._handles.append(model.register_forward_hook(Hook(self._end), always_call=True))
 
     def detach(self) -> None:
         """Remove the hooks. What was recorded stays."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._stop()
 
     def layers(self) -> Layers:
         """The recorded layers, or all of them without data flow if nothing was recorded."""
@@ -114,6 +116,7 @@ class TopologyRecorder:
                 self.note(f"recording failed: {self._recorder.failure!r}")
             elif self._recorder is not None and self._complete and self._recorder.graph.layers:
                 flow = self._recorder.graph
+                self.ownership.settle(flow.layers)
             if flow is None:
                 self.note("not traced: layers in the order of named_modules(), no edges")
             self._layers = Layers(self.model, self.ownership, flow)
@@ -134,21 +137,30 @@ class TopologyRecorder:
     def _begin(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._complete or self._active or not torch.is_grad_enabled():
             return
-        self._recorder = FlowRecorder(self.model, self.ownership)
-        self._recorder.begin((args, kwargs))
-        self._recorder.__enter__()  # type: ignore[no-untyped-call]
-        self._active = True
+        try:
+            self._recorder = FlowRecorder(self.model, self.ownership)
+            self._recorder.begin((args, kwargs))
+            self._recorder.__enter__()  # type: ignore[no-untyped-call]
+            self._active = True
+        except Exception as error:
+            self.note(f"recording failed: {error!r}")
+            self._recorder, self._complete = None, True
 
     def _end(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        if not self._active or self._recorder is None:
+        if not self._active:
             return
-        self._active = False
-        self._recorder.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._stop()
         if output is None:
             self.note("the first forward pass returned nothing or raised")
             return
         self._shielded(lambda recorder: recorder.end(output))
         self._complete = True
+
+    def _stop(self) -> None:
+        """End the recording; also where an interrupt has ended a forward pass without hooks."""
+        if self._active and self._recorder is not None:
+            self._active = False
+            self._recorder.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def _enter(self, path: str) -> Callable[[nn.Module, Any], None]:
         def enter(_module: nn.Module, _args: Any) -> None:

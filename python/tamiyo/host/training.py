@@ -20,6 +20,14 @@ class TrainingRun:
     """A `torch.optim.lr_scheduler` object; its base classes differ, so it is duck-typed."""
     scaler: torch.amp.GradScaler | None = None
 
+    @property
+    def other_ranks(self) -> int:
+        """Other processes that train the same weights; to change them here would part the ranks."""
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return 0
+        return distributed.get_world_size() - 1
+
     def schedulers(self) -> Iterator[Any]:
         """The scheduler and those nested in it (`SequentialLR`, `ChainedScheduler`)."""
         waiting = [self.scheduler] if self.scheduler is not None else []

@@ -6,7 +6,7 @@ from statistics import median
 
 from tamiyo.contracts import AdaptationDecision, Outcome
 from tamiyo.host.actions import Undo
-from tamiyo.host.snapshot import RunSnapshot
+from tamiyo.host.snapshot import RunSnapshot, TrainedParameters
 
 __all__ = ["Trial"]
 
@@ -22,6 +22,8 @@ class Trial:
     undo: Undo
     before: RunSnapshot
     """The state to return to."""
+    trained: TrainedParameters
+    """What the optimiser trained right after it was applied."""
     step: int
     """Optimiser steps that were done when it was applied."""
     horizon: int

@@ -23,7 +23,12 @@ class UpdateMeter:
         self._parameters: list[torch.Tensor] = []
         self._ids: list[int] = []
         for layer_id in range(len(layers)):
-            owned = [p for p in layers.parameters(layer_id) if p.is_floating_point()]
+            # A norm of a parameter that is sharded over processes would wait for all of them.
+            owned = [
+                parameter
+                for parameter in layers.parameters(layer_id)
+                if parameter.is_floating_point() and not hasattr(parameter, "device_mesh")
+            ]
             self._parameters += owned
             self._ids += [layer_id] * len(owned)
         self._before: list[torch.Tensor] = []
@@ -32,7 +37,9 @@ class UpdateMeter:
         """L2 norms, shape [N]; NaN where there is no gradient, infinite where one is not finite.
 
         Args:
-            scale: What the gradients are multiplied with (see `gradient_scale`).
+            scale: What the gradients are multiplied with (see `gradient_scale`). Loss scaling
+                finds its scale by overflow and skips such a step, so that with it gradients that
+                are not finite are no fault, and NaN.
         """
         gradients, ids = [], []
         for parameter, layer_id in zip(self._parameters, self._ids, strict=True):
@@ -41,7 +48,9 @@ class UpdateMeter:
                 gradients.append(gradient.coalesce().values() if gradient.is_sparse else gradient)
                 ids.append(layer_id)
         norms = layer_norms(gradients, ids, len(self._layers))
-        return norms if scale is None else norms / scale.to(norms)
+        if scale is None:
+            return norms
+        return (norms / scale.to(norms)).masked_fill(norms.isinf(), torch.nan)
 
     def weight_norms(self) -> torch.Tensor:
         """L2 norms, shape [N]; NaN without parameters, infinite where one is not finite."""

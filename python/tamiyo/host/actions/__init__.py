@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from tamiyo.contracts import AdaptationType
-from tamiyo.host.actions.base import Action, Context, Refusal, Undo
+from tamiyo.host.actions.base import HOOKS, Action, Context, Refusal, Undo
 from tamiyo.host.actions.change_activation import ChangeActivation
 from tamiyo.host.actions.clip_gradients import ClipGradients
 from tamiyo.host.actions.reinitialize import Reinitialize
@@ -11,7 +11,16 @@ from tamiyo.host.actions.restore import Restore
 from tamiyo.host.actions.scale_learning_rate import ScaleLearningRate
 from tamiyo.host.layers import Layers
 
-__all__ = ["ACTIONS", "Action", "Context", "Refusal", "Undo", "available_actions", "model_actions"]
+__all__ = [
+    "ACTIONS",
+    "HOOKS",
+    "Action",
+    "Context",
+    "Refusal",
+    "Undo",
+    "available_actions",
+    "model_actions",
+]
 
 ACTIONS: Mapping[AdaptationType, Action] = {
     action.type: action

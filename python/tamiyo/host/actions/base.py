@@ -14,7 +14,21 @@ from tamiyo.host.layers import Layers
 from tamiyo.host.snapshot import RunSnapshot
 from tamiyo.host.training import TrainingRun
 
-__all__ = ["Action", "Choice", "Context", "Number", "ParameterRule", "Refusal", "Undo"]
+__all__ = [
+    "HOOKS",
+    "Action",
+    "Choice",
+    "Context",
+    "Number",
+    "ParameterRule",
+    "Refusal",
+    "Undo",
+]
+
+HOOKS = "adaptation hooks"
+"""The part of the host that errors of installed hooks are counted under."""
+MOST_HOOKS = 16
+"""Optimiser hooks at a time; each of them costs time at every step."""
 
 Undo: TypeAlias = Callable[[], None]
 """Takes an adaptation back, bit for bit if no step was done since it was applied. After steps it
@@ -85,19 +99,30 @@ class Context:
     """Where errors of installed hooks go."""
     _handles: list[RemovableHandle] = field(default_factory=list)
 
-    def install(self, register: Callable[..., RemovableHandle], hook: Callable[..., None]) -> Undo:
-        """Install an optimiser hook that can never raise into the training loop.
+    def install(self, *hooks: tuple[Callable[..., RemovableHandle], Callable[..., None]]) -> Undo:
+        """Install optimiser hooks that can never raise into the training loop.
 
         Args:
-            register: For example `optimizer.register_step_pre_hook`.
-            hook: Called with the hook's arguments.
+            *hooks: What registers a hook, for example `optimizer.register_step_pre_hook`, and the
+                function that is called with the hook's arguments.
 
         Returns:
-            What removes it again.
+            What removes them again.
+
+        Raises:
+            Refusal: too many are installed already; none was added.
         """
-        handle = register(self.faults.shield("adaptation hooks", hook))
-        self._handles.append(handle)
-        return handle.remove
+        if len(self._handles) + len(hooks) > MOST_HOOKS:
+            raise Refusal(f"{len(self._handles)} optimiser hooks of adaptations are installed")
+        handles = [register(self.faults.shield(HOOKS, hook)) for register, hook in hooks]
+        self._handles += handles
+
+        def remove() -> None:
+            for handle in handles:
+                handle.remove()
+            self._handles = [handle for handle in self._handles if handle not in handles]
+
+        return remove
 
     def remove_hooks(self) -> None:
         """Remove every hook that an action has installed."""

@@ -42,7 +42,7 @@ class ClipGradients(Action):
         def clip(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             clip_adaptively(owned, ratio, gradient_scale(optimizer))
 
-        return context.install(context.run.optimizer.register_step_pre_hook, clip)
+        return context.install((context.run.optimizer.register_step_pre_hook, clip))
 
 
 @torch.no_grad()
@@ -69,6 +69,6 @@ def clip_adaptively(
 
 
 def _norm(tensor: torch.Tensor, axes: tuple[int, ...] | None) -> torch.Tensor:
-    values = tensor.detach().float()
+    values = tensor.detach() if tensor.is_complex() else tensor.detach().float()
     norm: torch.Tensor = torch.linalg.vector_norm(values, dim=axes, keepdim=axes is not None)
     return norm

@@ -9,7 +9,7 @@ from tamiyo.host.actions.scale_learning_rate import scale_groups
 from tamiyo.host.layers import Layers
 from tamiyo.host.snapshot import RunSnapshot
 
-__all__ = ["Restore"]
+__all__ = ["Restore", "usable"]
 
 
 class Restore(Action):
@@ -35,9 +35,21 @@ class Restore(Action):
         parameters: Mapping[str, float | str],
     ) -> Undo:
         """See `Action.apply`."""
-        if context.good is None:
-            raise Refusal("there is no known good snapshot yet")
-        before = context.before or RunSnapshot(context.run, context.good.step)
-        context.good.restore(random_state=False)
+        good = usable(context.good)
+        before = context.before or RunSnapshot(context.run, good.step)
+        good.restore(random_state=False)
         scale_groups(context.run, float(parameters["learning_rate_factor"]))
         return lambda: before.restore(random_state=False)
+
+
+def usable(good: RunSnapshot | None) -> RunSnapshot:
+    """The snapshot, if it can be restored.
+
+    Raises:
+        Refusal: there is none, or it is of another set of parameters than is trained now.
+    """
+    if good is None:
+        raise Refusal("there is no known good snapshot yet")
+    if not good.trained.unchanged():
+        raise Refusal("the optimiser was given other parameters since the last good snapshot")
+    return good

@@ -94,13 +94,7 @@ def _scale_updates(context: Context, parameters: Sequence[torch.Tensor], factor:
         torch._foreach_copy_(current, torch._foreach_add(before, change))
 
     optimizer = context.run.optimizer
-    removals = (
-        context.install(optimizer.register_step_pre_hook, remember),
-        context.install(optimizer.register_step_post_hook, rescale),
+    return context.install(
+        (optimizer.register_step_pre_hook, remember),
+        (optimizer.register_step_post_hook, rescale),
     )
-
-    def undo() -> None:
-        for remove in removals:
-            remove()
-
-    return undo
