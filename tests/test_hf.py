@@ -10,7 +10,7 @@ with warnings.catch_warnings():
     transformers = pytest.importorskip("transformers")
     from tamiyo.hf import TamiyoCallback
 
-pytestmark = pytest.mark.filterwarnings("default")  # the Trainer's own advice is not ours
+pytestmark = pytest.mark.filterwarnings(r"ignore:::(transformers|accelerate|torch)\b")  # not ours
 
 
 def train(tmp_path, callback, *, accumulate=1):

@@ -12,7 +12,7 @@ with warnings.catch_warnings():
     lightning = pytest.importorskip("lightning.pytorch")
     from tamiyo.lightning import TamiyoCallback
 
-pytestmark = pytest.mark.filterwarnings("default")  # Lightning's own advice is not ours
+pytestmark = pytest.mark.filterwarnings(r"ignore:::(lightning|torch)\b")  # theirs, not ours
 
 
 class Classifier(lightning.LightningModule):

@@ -10,7 +10,7 @@ import torch
 from autograd_reference import first_tensor, make, missing_flows, traced
 from zoo import ZOO
 
-pytestmark = pytest.mark.filterwarnings("default")  # what the libraries warn of is their own
+pytestmark = pytest.mark.filterwarnings(r"ignore:::(transformers|accelerate|torch)\b")  # not ours
 
 
 @pytest.mark.parametrize("name", ZOO)
