@@ -10,7 +10,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-slow test-rust test-python lint format bench tables clean
+.PHONY: help build demo test test-slow test-rust test-python lint format bench proof tables clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -45,8 +45,26 @@ test-python: build ## the fast Python tests
 test-slow: build ## the slow Python tests
 	$(BIN)/pytest -m slow
 
-bench: build ## ingest against pure Python, and the decision cycle
+target/peers/.installed: build
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target target/peers river==0.26.1 pytest-run-parallel==0.10.0
+	touch $@
+
+target/tools/bin/cargo-fuzz:
+	cargo install cargo-fuzz@0.13.2 --locked --quiet --root target/tools
+
+bench: target/peers/.installed ## measure ingest and its peers, hold it to benches/bars.toml, then the decision cycle
+	PYTHONPATH=target/peers:benches $(BIN)/python benches/table.py --write $(if $(AGAINST),--against $(AGAINST))
 	$(BIN)/pytest benches --benchmark-columns=min,median,max,ops
+
+# How long `make proof` fuzzes.
+FUZZ_SECONDS ?= 180
+
+proof: target/peers/.installed target/tools/bin/cargo-fuzz ## a hundred million signals accounted for, the flood, threads, fuzzing
+	cargo test --release --locked --quiet --package tamiyo-core --test stress --test cardinality -- --include-ignored --test-threads=1
+	PROPTEST_CASES=20000 cargo test --release --locked --quiet --package tamiyo-core --test features --test wire --test filter
+	PYTHONPATH=target/peers $(BIN)/pytest tests/core --quiet --parallel-threads=4 --iterations=1
+	mkdir -p target/fuzz/found
+	cd fuzz && ../target/tools/bin/cargo-fuzz fuzz run ingest --sanitizer none --target-dir ../target/fuzz ../target/fuzz/found corpus/ingest -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=1 -rss_limit_mb=512 -print_final_stats=1 -verbosity=0
 
 format: build ## bring Rust and Python into shape
 	cargo fmt --all

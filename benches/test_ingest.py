@@ -1,24 +1,23 @@
-"""Ingest from msgpack bytes to features, beside plain Python, on one core.
+"""Ingest through Python, from msgpack bytes to features, under pytest-benchmark.
 
-Bars: a million signals a second, and from publishing to features in under 5 ms at the 99th
-percentile. The specification asked for 10,000 a second.
+`make bench` measures the same in `table.py` and holds it to `bars.toml`; this is for comparing
+one change with another: `--benchmark-autosave` before it, `--benchmark-compare` after it.
 """
 
 import asyncio
-import time
 
 import numpy as np
 import pytest
 
+from face import MESSAGES, publish_to_features
 from reference import PythonIngest
-from signals import BATCH, columns, messages
-from tamiyo import _core, connect
-from tamiyo.collect import ProductionHealthCollector
-from tamiyo.contracts import Topic
+from signals import BATCH, messages
+from tamiyo import _core
 
+# A hundred times what the specification asks for, and a tenth of the time that it allows. The bars
+# that the core is held to are higher, and stand in `bars.toml`.
 BAR_SIGNALS_PER_SECOND = 1_000_000
 BAR_P99_SECONDS = 0.005
-MESSAGES = 20
 
 
 def signals_per_second(benchmark, capsys):
@@ -42,11 +41,7 @@ def work(ingest, sent):
 @pytest.mark.benchmark(group="ingest: bytes to features")
 def test_rust(benchmark, capsys, encoding):
     sent = messages(MESSAGES, encoding)
-
-    def fresh():
-        return (_core.Ingest("bench"), sent), {}
-
-    ingest = benchmark.pedantic(work, setup=fresh, rounds=100)
+    ingest = benchmark.pedantic(work, setup=lambda: ((_core.Ingest("bench"), sent), {}), rounds=100)
     assert ingest.accounting()["total"]["sent"] == MESSAGES * BATCH
     assert signals_per_second(benchmark, capsys) >= BAR_SIGNALS_PER_SECOND
 
@@ -58,28 +53,10 @@ def test_plain_python(benchmark, capsys):
     signals_per_second(benchmark, capsys)
 
 
-def test_publish_to_features_latency(capsys):
-    """Each message is published on the bus, collected in the background, and read as features."""
-    sent = messages(1000, "packed")
-
-    async def measure():
-        bus = connect("memory://")
-        collector = ProductionHealthCollector(bus, run="bench")
-        await collector.start_intelligent_collection()
-        seconds = []
-        for message in sent:
-            seen = collector.revision
-            started = time.perf_counter()
-            bus.publish_nowait(Topic.HEALTH_SIGNALS, message)
-            await collector.wait_for_change(seen)
-            batch = await collector.get_recent_signals(500)
-            seconds.append(time.perf_counter() - started)
-        assert len(batch.layers["layer_id"]) == len(set(columns(0)["layer_id"]))
-        await collector.stop_collection()
-        await bus.close()
-        return seconds
-
-    p50, p99 = np.quantile(asyncio.run(measure()), [0.5, 0.99])
+def test_publish_to_features(capsys):
+    """On the bus, collected in the background, and read as features: 1,000 signals a message."""
+    seconds = asyncio.run(publish_to_features(1000))
+    p50, p99 = np.quantile(seconds, [0.5, 0.99])
     with capsys.disabled():
         print(f"\npublish to features, {BATCH} a message: p50 {p50:.2e} s, p99 {p99:.2e} s")
     assert p99 < BAR_P99_SECONDS

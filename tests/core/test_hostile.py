@@ -117,6 +117,21 @@ def test_a_newer_sender_may_say_more(raw):
     assert ingest.ingest([raw([row, row], n=2, compression=None, nested={"a": [1]})]) == 2
 
 
+def test_maps_may_change_their_shape_at_any_time(raw):
+    rows = [ROW | {"step": step, "saturation": 0.25} for step in (1, 200, 2, 70_000, 3, 2**40, 4)]
+    rows += [dict(reversed(row.items())) for row in rows]
+    rows += [row | {"saturation": None, "health_score": 1} for row in rows]
+    ingest = _core.Ingest(keep_every=1)
+    assert ingest.ingest([raw(rows, n=len(rows))]) == len(rows)
+    recent = ingest.recent(len(rows))
+    assert recent["step"].tolist() == [row["step"] for row in rows]
+    expected = [row["saturation"] or np.nan for row in rows]
+    np.testing.assert_array_equal(recent["saturation"], expected)
+    rows[17] |= {"saturation": 1.5}
+    assert ingest.ingest([raw(rows, n=len(rows), seq=len(rows))]) == 0
+    assert ingest.refusals()[0][0] == "out of range: saturation, 17"
+
+
 @pytest.mark.parametrize("encoding", ["packed", "columns", "maps"])
 def test_every_truncation_is_refused(signals, message, balanced, encoding):
     whole = message(signals(3, saturation=0.5), encoding=encoding)

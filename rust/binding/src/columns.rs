@@ -4,8 +4,9 @@
 use numpy::{Element, PyArray1, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
-use tamiyo_core::record::{Columns, FIELDS, Field};
+use tamiyo_core::columns::Columns;
 use tamiyo_core::scalar::{Array, Kind};
+use tamiyo_core::table::{FIELDS, Field};
 
 use crate::errors;
 

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMapping};
 use tamiyo_core::encode::{Encoding, encode as encode_columns};
 use tamiyo_core::envelope::Header;
-use tamiyo_core::record::Presence;
+use tamiyo_core::table::Presence;
 
 use crate::{columns, errors};
 

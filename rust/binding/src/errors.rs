@@ -2,8 +2,9 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use tamiyo_core::record::{ColumnsError, Field};
+use tamiyo_core::columns::ColumnsError;
 use tamiyo_core::refusal::Refusal;
+use tamiyo_core::table::Field;
 
 /// A setting that makes no sense.
 pub fn setting(message: &str) -> PyErr {

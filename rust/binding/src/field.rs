@@ -2,8 +2,8 @@
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use tamiyo_core::features::LAYER_FIELDS;
-use tamiyo_core::record;
+use tamiyo_core::summary::LAYER_FIELDS;
+use tamiyo_core::table;
 
 /// One row of the field table.
 #[pyclass(frozen, get_all, module = "tamiyo._core")]
@@ -17,8 +17,8 @@ pub struct Field {
     doc: &'static str,
 }
 
-impl From<&record::Field> for Field {
-    fn from(row: &record::Field) -> Self {
+impl From<&table::Field> for Field {
+    fn from(row: &table::Field) -> Self {
         Self {
             name: row.name,
             dtype: row.kind.dtype(),
@@ -31,7 +31,7 @@ impl From<&record::Field> for Field {
     }
 }
 
-fn table<'py>(py: Python<'py>, rows: &[record::Field]) -> PyResult<Bound<'py, PyTuple>> {
+fn table<'py>(py: Python<'py>, rows: &[table::Field]) -> PyResult<Bound<'py, PyTuple>> {
     let rows =
         rows.iter().map(|row| Py::new(py, Field::from(row))).collect::<PyResult<Vec<_>>>()?;
     PyTuple::new(py, rows)
@@ -40,7 +40,7 @@ fn table<'py>(py: Python<'py>, rows: &[record::Field]) -> PyResult<Bound<'py, Py
 /// The field table of a health signal, in wire order.
 #[pyfunction]
 pub fn signal_fields(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
-    table(py, &record::FIELDS)
+    table(py, &table::FIELDS)
 }
 
 /// The table of per-layer aggregates, the columns that `Ingest.layers` returns.

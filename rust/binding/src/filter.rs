@@ -3,10 +3,12 @@
 use numpy::PyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyMapping;
+use tamiyo_core::columns::Columns;
 use tamiyo_core::filter::{self, FilterConfig};
-use tamiyo_core::record::{Columns, FIELDS, Ordinal, READY_FOR_TRANSITION, Record};
+use tamiyo_core::record::Record;
 use tamiyo_core::refusal::Refusal;
 use tamiyo_core::scalar::Scalar;
+use tamiyo_core::table::{FIELDS, Ordinal, READY_FOR_TRANSITION};
 
 use crate::{columns, errors};
 

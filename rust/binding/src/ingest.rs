@@ -4,9 +4,10 @@ use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
+use tamiyo_core::columns::Columns;
 use tamiyo_core::filter::FilterConfig;
 use tamiyo_core::ingest::{self, IngestConfig};
-use tamiyo_core::record::{Columns, FIELDS};
+use tamiyo_core::table::FIELDS;
 
 use crate::{accounting, columns, errors, features};
 

@@ -36,6 +36,6 @@ mod core_module {
         }
         module.add("DEBUG_BUILD", cfg!(debug_assertions))?;
         module.add("SCHEMA_VERSION", tamiyo_core::SCHEMA_VERSION)?;
-        module.add("RECORD_BYTES", tamiyo_core::record::RECORD_BYTES)
+        module.add("RECORD_BYTES", tamiyo_core::table::RECORD_BYTES)
     }
 }

@@ -35,18 +35,18 @@ impl Default for Tallies {
 }
 
 impl Tallies {
-    /// Counts a signal that newer ones displaced.
+    /// Counts signals that newer ones displaced.
     #[inline]
-    pub fn overwritten(&self, producer: u32) {
-        // Released after the signal was booked as kept, so that a reader who sees it leave has
-        // seen it arrive.
-        self.overwritten[producer as usize].fetch_add(1, Ordering::AcqRel);
+    pub fn overwritten(&self, producer: u32, count: u64) {
+        // Released after the signals were booked as kept, so that a reader who sees them leave has
+        // seen them arrive.
+        self.overwritten[producer as usize].fetch_add(count, Ordering::AcqRel);
     }
 
-    /// Counts a signal that a reader removed.
+    /// Counts signals that a reader removed.
     #[inline]
-    pub fn drained(&self, producer: u32) {
-        self.drained[producer as usize].fetch_add(1, Ordering::AcqRel);
+    pub fn drained(&self, producer: u32, count: u64) {
+        self.drained[producer as usize].fetch_add(count, Ordering::AcqRel);
     }
 }
 

@@ -1,46 +1,90 @@
 //! From the bytes of a body to checked records, whichever of the three encodings it is in.
 
+use crate::columns::{BLOCK, Block};
 use crate::envelope::{Header, UnknownKeys};
 use crate::maps::decode_maps;
 use crate::msgpack::{MAX_DEPTH, Reader};
-use crate::record::{FIELDS, Ordinal, Presence, RECORD_BYTES, Record, fill};
+use crate::record::Record;
 use crate::refusal::{Reason, Refusal};
+use crate::table::{FIELDS, Ordinal, Presence, RECORD_BYTES};
 use crate::topics::{HEALTH_SIGNALS, schema};
 
-/// Decodes the body of a batch: all of its signals, or none.
+/// Decodes the body of a batch into `records`: all of its signals, or none.
 ///
 /// # Errors
 /// Why the batch is refused, with the field and the index of the signal where there is one.
-pub fn decode(header: &Header<'_>, body: &[u8]) -> Result<Vec<Record>, Refusal> {
+pub fn decode(header: &Header<'_>, body: &[u8], records: &mut Vec<Record>) -> Result<(), Refusal> {
+    records.clear();
+    let decoded = decode_body(header, body, records);
+    if decoded.is_err() {
+        records.clear();
+    }
+    decoded
+}
+
+fn decode_body(header: &Header<'_>, body: &[u8], records: &mut Vec<Record>) -> Result<(), Refusal> {
     let unknown_topic = Refusal::from(Reason::UnknownTopic).in_field("topic");
     let schema = schema(header.topic).ok_or(unknown_topic)?;
     let mut reader = Reader::new(body);
     let health = header.topic == HEALTH_SIGNALS;
-    let records = match body.first() {
-        Some(0xc4..=0xc6) if health => decode_packed(&mut reader, header.n)?,
-        Some(0x80..=0x8f | 0xde | 0xdf) if health => decode_columns(&mut reader, header.n)?,
-        _ => decode_maps(&mut reader, header.n, schema)?,
-    };
-    reader.finish()?;
-    Ok(records)
+    match body.first() {
+        Some(0xc4..=0xc6) if health => decode_packed(&mut reader, header.n, records)?,
+        Some(0x80..=0x8f | 0xde | 0xdf) if health => {
+            decode_columns(&mut reader, header.n, records)?;
+        }
+        _ => decode_maps(&mut reader, header.n, schema, records)?,
+    }
+    Ok(reader.finish()?)
 }
 
-fn decode_packed(reader: &mut Reader<'_>, n: usize) -> Result<Vec<Record>, Refusal> {
+fn decode_packed(
+    reader: &mut Reader<'_>,
+    n: usize,
+    records: &mut Vec<Record>,
+) -> Result<(), Refusal> {
     let bytes = reader.binary()?;
-    if n.checked_mul(RECORD_BYTES) != Some(bytes.len()) {
+    let (packed, rest) = bytes.as_chunks::<RECORD_BYTES>();
+    if packed.len() != n || !rest.is_empty() {
         return Err(Reason::LengthMismatch.into());
     }
-    let mut records = Vec::with_capacity(n);
-    for chunk in bytes.chunks_exact(RECORD_BYTES) {
-        let mut raw = [0; RECORD_BYTES];
-        raw.copy_from_slice(chunk);
-        records.push(Record::from_bytes(&raw));
-    }
-    check(&records)?;
-    Ok(records)
+    let mut legal = true;
+    records.extend(packed.iter().map(|packed| {
+        let record = Record::from_bytes(packed);
+        legal &= record.is_legal();
+        record
+    }));
+    if legal { Ok(()) } else { Err(first_fault(records)) }
 }
 
-fn decode_columns(reader: &mut Reader<'_>, n: usize) -> Result<Vec<Record>, Refusal> {
+fn decode_columns(
+    reader: &mut Reader<'_>,
+    n: usize,
+    records: &mut Vec<Record>,
+) -> Result<(), Refusal> {
+    let columns = read_columns(reader, n)?;
+    let mut block = Block::ABSENT;
+    records.reserve(n);
+    for start in (0..n).step_by(BLOCK) {
+        let rows = BLOCK.min(n - start);
+        for (ordinal, column) in Ordinal::ALL.into_iter().zip(columns) {
+            if let Some(column) = column {
+                let size = FIELDS[ordinal as usize].kind.size();
+                block.load(ordinal, &column[start * size..(start + rows) * size]);
+            }
+        }
+        records.extend((0..rows).map(|row| block.row(row)));
+        if !block.is_legal() {
+            return Err(first_fault(records));
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of every column, which hold `n` values each.
+fn read_columns<'a>(
+    reader: &mut Reader<'a>,
+    n: usize,
+) -> Result<[Option<&'a [u8]>; FIELDS.len()], Refusal> {
     let mut columns = [None; FIELDS.len()];
     let mut unknown = UnknownKeys::default();
     for _ in 0..reader.map()? {
@@ -64,19 +108,14 @@ fn decode_columns(reader: &mut Reader<'_>, n: usize) -> Result<Vec<Record>, Refu
             return Err(Refusal::from(Reason::MissingField).in_field(field.name));
         }
     }
-    let mut records = vec![Record::ABSENT; n];
-    for (ordinal, column) in Ordinal::ALL.into_iter().zip(columns) {
-        if let Some(column) = column {
-            fill(&mut records, ordinal, column);
-        }
-    }
-    check(&records)?;
-    Ok(records)
+    Ok(columns)
 }
 
-fn check(records: &[Record]) -> Result<(), Refusal> {
-    let Some(index) = records.iter().position(|record| !record.is_legal()) else { return Ok(()) };
-    records[index]
-        .first_fault()
-        .map_or(Ok(()), |(field, fault)| Err(Refusal::from(fault).in_field(field).at(index)))
+/// What is wrong with the first of these records that is not legal.
+#[cold]
+fn first_fault(records: &[Record]) -> Refusal {
+    let faults = records.iter().map(Record::first_fault).enumerate();
+    let mut faults = faults.filter_map(|(index, fault)| fault.map(|fault| (index, fault)));
+    let (index, (field, fault)) = faults.next().expect("called where there is one");
+    Refusal::from(fault).in_field(field).at(index)
 }

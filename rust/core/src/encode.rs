@@ -1,10 +1,12 @@
 //! The producer's side: an envelope around records, in any of the three encodings.
 
 use crate::SCHEMA_VERSION;
+use crate::columns::Columns;
 use crate::envelope::{BODY, Header, KEYS};
 use crate::msgpack::write;
-use crate::record::{Columns, FIELDS, FLAGS, Ordinal, Presence, RECORD_BYTES, Record};
+use crate::record::Record;
 use crate::scalar::Number;
+use crate::table::{FIELDS, FLAGS, Ordinal, Presence, RECORD_BYTES};
 
 /// How the body is laid out. All three decode to the same records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

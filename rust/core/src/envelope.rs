@@ -5,7 +5,7 @@ use std::str;
 use crate::msgpack::{MAX_DEPTH, Reader, Value};
 use crate::refusal::{Reason, Refusal};
 use crate::scalar::{Kind, Number};
-use crate::{SCHEMA_VERSION, record};
+use crate::{SCHEMA_VERSION, table};
 
 /// Longest run, producer or topic name in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
@@ -21,9 +21,9 @@ pub const MAX_UNKNOWN_KEYS: usize = 16;
 pub const MIN_SIGNAL_BYTES: usize = {
     let mut bytes = 0;
     let mut field = 0;
-    while field < record::FIELDS.len() {
-        if matches!(record::FIELDS[field].presence, record::Presence::Required) {
-            bytes += Kind::size(record::FIELDS[field].kind);
+    while field < table::FIELDS.len() {
+        if matches!(table::FIELDS[field].presence, table::Presence::Required) {
+            bytes += Kind::size(table::FIELDS[field].kind);
         }
         field += 1;
     }

@@ -99,8 +99,8 @@ impl Filter {
     /// # Errors
     /// [`Reason::TooManyKeys`]; then no record has been judged.
     pub fn judge(&self, records: &[Record]) -> Result<Vec<Verdict>, Reason> {
-        let keys: Vec<_> = records.iter().map(|record| (record.layer_id, record.seed_id)).collect();
-        let slots = self.keys.admit(&keys)?;
+        let keys = records.iter().map(|record| (record.layer_id, record.seed_id));
+        let slots = self.keys.admit(keys)?;
         let mut verdicts = vec![Verdict::default(); records.len()];
         self.baselines.visit(&slots, |position, baseline| {
             verdicts[position] = baseline.judge(&records[position], &self.config);
@@ -109,7 +109,7 @@ impl Filter {
     }
 }
 
-/// The previous health scores of one key, and how many ordinary signals it has had.
+/// The previous health scores of one key, and how far it is in thinning.
 #[derive(Debug, Default)]
 struct Baseline {
     values: Vec<f32>,
@@ -117,15 +117,16 @@ struct Baseline {
     next: usize,
     sum: f64,
     sum_of_squares: f64,
-    ordinary: u64,
+    /// Ordinary signals that are thinned before one is kept.
+    to_thin: u64,
 }
 
 impl Baseline {
     fn judge(&mut self, record: &Record, config: &FilterConfig) -> Verdict {
         let anomalous = self.is_anomalous(record.health_score, config);
         let keep = record.error_count > 0 || record.is_ready() || anomalous || {
-            let first_of_lap = self.ordinary % config.keep_every == 0;
-            self.ordinary += 1;
+            let first_of_lap = self.to_thin == 0;
+            self.to_thin = if first_of_lap { config.keep_every } else { self.to_thin } - 1;
             first_of_lap
         };
         if !record.health_score.is_nan() {

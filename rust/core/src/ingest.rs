@@ -4,16 +4,17 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::accounting::{Account, Accounting, ByReason, Producer};
+use crate::columns::Columns;
 use crate::decode::decode;
 use crate::envelope::{Envelope, Header, open};
-use crate::features::Summary;
 use crate::filter::{Filter, FilterConfig};
 use crate::lanes::{Lanes, MIN_CAPACITY};
 use crate::layers::Layers;
 use crate::priority::{URGENT, priority};
-use crate::record::{Columns, Record};
+use crate::record::Record;
 use crate::refusal::{Reason, Refusal};
 use crate::sharded::lock;
+use crate::summary::SummaryColumns;
 
 /// Refused messages that are kept for debugging.
 const SAMPLES: usize = 64;
@@ -55,6 +56,7 @@ pub struct Ingest {
     layers: Layers,
     lanes: Lanes,
     samples: Mutex<VecDeque<(String, Vec<u8>)>>,
+    scratch: Mutex<Vec<Vec<Record>>>,
 }
 
 impl Ingest {
@@ -77,6 +79,7 @@ impl Ingest {
             layers: Layers::new(config.window, config.filter.max_keys),
             lanes: Lanes::new(config.capacity),
             samples: Mutex::default(),
+            scratch: Mutex::default(),
         })
     }
 
@@ -100,17 +103,22 @@ impl Ingest {
 
     /// Takes messages; returns how many signals were accepted, kept or thinned.
     pub fn ingest<'a>(&self, messages: impl IntoIterator<Item = &'a [u8]>) -> usize {
-        let take = |message| {
-            self.take(message).unwrap_or_else(|refusal| {
+        // Memory that is used again and again stays in the cache. There is as much of it as there
+        // have been threads here at a time.
+        let mut records = lock(&self.scratch).pop().unwrap_or_default();
+        let mut take = |message| {
+            self.take(message, &mut records).unwrap_or_else(|refusal| {
                 self.sample(refusal, message);
                 0
             })
         };
-        messages.into_iter().map(take).sum()
+        let accepted = messages.into_iter().map(&mut take).sum();
+        lock(&self.scratch).push(records);
+        accepted
     }
 
-    fn take(&self, message: &[u8]) -> Result<usize, Refusal> {
-        let identified = self.identify(message);
+    fn take(&self, message: &[u8], records: &mut Vec<Record>) -> Result<usize, Refusal> {
+        let identified = self.identify(message, records);
         let (producer, header, decoded) = identified.inspect_err(|refusal| {
             self.accounting.unreadable(refusal.reason);
         })?;
@@ -119,29 +127,33 @@ impl Ingest {
         if fresh == 0 && header.n > 0 {
             return Ok(0);
         }
-        let judged = decoded.and_then(|records| {
+        let judged = decoded.and_then(|()| {
             if fresh < header.n as u64 {
                 return Err(Reason::Overlap.into());
             }
-            let verdicts = self.filter.judge(&records)?;
-            self.layers.push(&records)?;
-            Ok((records, verdicts))
+            let verdicts = self.filter.judge(records)?;
+            self.layers.push(records)?;
+            Ok(verdicts)
         });
-        let (records, verdicts) = judged.inspect_err(|refusal| {
+        let verdicts = judged.inspect_err(|refusal| {
             ledger.refuse(refusal.reason, fresh);
         })?;
-        let kept = verdicts.iter().filter(|verdict| verdict.keep).count() as u64;
-        ledger.accept(kept, fresh - kept);
-        for (record, verdict) in records.iter().zip(verdicts).filter(|(_, verdict)| verdict.keep) {
-            let urgent = priority(record, verdict.anomalous) > URGENT;
-            self.lanes.push(*record, producer.slot, urgent, &self.accounting.tallies);
-        }
+        let kept = verdicts.iter().filter(|verdict| verdict.keep).count();
+        ledger.accept(kept as u64, fresh - kept as u64);
+        let judged = records.iter().zip(verdicts).filter(|(_, verdict)| verdict.keep);
+        let signals =
+            judged.map(|(record, verdict)| (record, priority(record, verdict.anomalous) > URGENT));
+        self.lanes.push(producer.slot, kept, signals, &self.accounting.tallies);
         Ok(records.len())
     }
 
     /// Finds out whose message this is, and decodes it. What fails here belongs to nobody: to
     /// believe the sequence numbers of another run would upset the books of this one.
-    fn identify<'a>(&self, message: &'a [u8]) -> Result<Identified<'a>, Refusal> {
+    fn identify<'a>(
+        &self,
+        message: &'a [u8],
+        records: &mut Vec<Record>,
+    ) -> Result<Identified<'a>, Refusal> {
         if message.len() > self.max_message_bytes {
             return Err(Reason::TooLarge.into());
         }
@@ -150,7 +162,7 @@ impl Ingest {
         if self.run().is_some_and(|run| run != header.run) {
             return Err(foreign);
         }
-        let decoded = body.and_then(|body| decode(&header, body));
+        let decoded = body.and_then(|body| decode(&header, body, records));
         if decoded.is_ok() && !self.adopt(header.run) {
             return Err(foreign);
         }
@@ -183,13 +195,15 @@ impl Ingest {
     /// Removes and returns up to `count` signals, urgent ones first, then oldest first.
     #[must_use]
     pub fn drain(&self, count: usize) -> Columns {
-        self.lanes.drain(count, &self.accounting.tallies)
+        let mut columns = Columns::default();
+        self.lanes.drain(count, &mut columns, &self.accounting.tallies);
+        columns
     }
 
     /// Per-layer aggregates over the window of every valid signal.
     #[must_use]
-    pub fn layers(&self) -> Vec<Summary> {
-        self.layers.summaries()
+    pub fn layers(&self) -> SummaryColumns {
+        self.layers.snapshot()
     }
 
     /// Where the signals of each producer went.
@@ -212,5 +226,5 @@ impl Ingest {
     }
 }
 
-/// A message of this run: from whom, what it says of itself, and what is in it.
-type Identified<'a> = (Arc<Producer>, Header<'a>, Result<Vec<Record>, Refusal>);
+/// A message of this run: from whom, what it says of itself, and whether it could be decoded.
+type Identified<'a> = (Arc<Producer>, Header<'a>, Result<(), Refusal>);

@@ -57,28 +57,54 @@ impl Keys {
     ///
     /// # Errors
     /// [`Reason::TooManyKeys`] if they do not all fit; then none is added.
-    pub fn admit(&self, keys: &[Key]) -> Result<Vec<u32>, Reason> {
-        if let Some(slots) = self.find(keys) {
+    pub fn admit(&self, keys: impl Iterator<Item = Key> + Clone) -> Result<Vec<u32>, Reason> {
+        let (slots, all_known) = self.find(keys.clone());
+        if all_known {
             return Ok(slots);
         }
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-        let new: HashSet<Key> =
-            keys.iter().filter(|key| table.slot(**key) == NONE).copied().collect();
+        let new: HashSet<Key> = keys.clone().filter(|key| table.slot(*key) == NONE).collect();
         let charged = table.charge(&new);
         if table.charged + charged > self.bound {
             return Err(Reason::TooManyKeys);
         }
-        Ok(keys.iter().map(|key| table.slot_or_add(*key)).collect())
+        Ok(keys.map(|key| table.slot_or_add(key)).collect())
     }
 
-    fn find(&self, keys: &[Key]) -> Option<Vec<u32>> {
+    /// The slots of `keys`, and whether all are known.
+    fn find(&self, keys: impl Iterator<Item = Key>) -> (Vec<u32>, bool) {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
-        keys.iter()
-            .map(|key| match table.slot(*key) {
-                NONE => None,
-                slot => Some(slot),
-            })
-            .collect()
+        let mut all_known = true;
+        let slots = keys.map(|key| {
+            let slot = table.slot(key);
+            all_known &= slot != NONE;
+            slot
+        });
+        (slots.collect(), all_known)
+    }
+
+    /// Number of known keys.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).slots as usize
+    }
+
+    /// Whether no key is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The slots of all known keys, in ascending order of layers and seeds.
+    #[must_use]
+    pub fn slots_by_layer(&self) -> Vec<u32> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let dense = (0..).zip(&table.dense).filter(|(_, slot)| **slot != NONE);
+        let dense = dense.map(|(layer, slot)| ((layer, 0), *slot));
+        let mut keys: Vec<(Key, u32)> =
+            dense.chain(table.sparse.iter().map(|(key, slot)| (*key, *slot))).collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|(_, slot)| slot).collect()
     }
 }
 
@@ -136,13 +162,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn admit(keys: &Keys, batch: &[Key]) -> Result<Vec<u32>, Reason> {
+        keys.admit(batch.iter().copied())
+    }
+
     #[test]
     fn a_batch_with_too_many_new_keys_adds_none() {
         let keys = Keys::new(3);
-        assert_eq!(keys.admit(&[(1, 0), (2, 0), (1, 0)]), Ok(vec![0, 1, 0]));
-        assert_eq!(keys.admit(&[(3, 0), (4, 0)]), Err(Reason::TooManyKeys));
-        assert_eq!(keys.admit(&[(4, 0), (2, 0)]), Ok(vec![2, 1]));
-        assert_eq!(keys.admit(&[(3, 0)]), Err(Reason::TooManyKeys));
+        assert_eq!(admit(&keys, &[(1, 0), (2, 0), (1, 0)]), Ok(vec![0, 1, 0]));
+        assert_eq!(admit(&keys, &[(3, 0), (4, 0)]), Err(Reason::TooManyKeys));
+        assert_eq!(admit(&keys, &[(4, 0), (2, 0)]), Ok(vec![2, 1]));
+        assert_eq!(admit(&keys, &[(3, 0)]), Err(Reason::TooManyKeys));
     }
 
     #[test]
@@ -150,16 +180,16 @@ mod tests {
         let keys = Keys::new(1);
         keys.declare(&[7, 4_000_000_000]);
         keys.declare(&[7]);
-        assert!(keys.admit(&[(0, 0)]).is_ok());
-        assert!(keys.admit(&[(4_000_000_000, 0), (7, 0)]).is_ok());
+        assert!(admit(&keys, &[(0, 0)]).is_ok());
+        assert!(admit(&keys, &[(4_000_000_000, 0), (7, 0)]).is_ok());
         for seed in 1..SEEDS_PER_DECLARED_LAYER {
-            assert!(keys.admit(&[(7, seed)]).is_ok());
+            assert!(admit(&keys, &[(7, seed)]).is_ok());
         }
-        assert_eq!(keys.admit(&[(7, 99)]), Err(Reason::TooManyKeys));
+        assert_eq!(admit(&keys, &[(7, 99)]), Err(Reason::TooManyKeys));
         let more: Vec<_> =
             (0..=SEEDS_PER_DECLARED_LAYER).map(|seed| (4_000_000_000, seed)).collect();
-        assert_eq!(keys.admit(&more), Err(Reason::TooManyKeys));
-        assert!(keys.admit(&more[1..16]).is_ok());
+        assert_eq!(admit(&keys, &more), Err(Reason::TooManyKeys));
+        assert!(admit(&keys, &more[1..16]).is_ok());
     }
 
     proptest! {
@@ -173,12 +203,16 @@ mod tests {
             let keys = Keys::new(1000);
             let mut known = HashMap::new();
             for batch in batches {
-                let slots = keys.admit(&batch).expect("within the bound");
+                let slots = admit(&keys, &batch).expect("within the bound");
                 for (key, slot) in batch.into_iter().zip(slots) {
                     let next = u32::try_from(known.len()).expect("few keys");
                     prop_assert_eq!(*known.entry(key).or_insert(next), slot);
                 }
             }
+            let mut by_layer: Vec<_> = known.into_iter().collect();
+            by_layer.sort_unstable();
+            let slots: Vec<_> = by_layer.into_iter().map(|(_, slot)| slot).collect();
+            prop_assert_eq!(keys.slots_by_layer(), slots);
         }
     }
 }

@@ -12,7 +12,8 @@ use std::sync::{Mutex, MutexGuard};
 use crossbeam_queue::ArrayQueue;
 
 use crate::accounting::Tallies;
-use crate::record::{Columns, Record};
+use crate::columns::Columns;
+use crate::record::Record;
 use crate::sharded::lock;
 
 /// One in so many places of the buffer belongs to the priority lane.
@@ -63,13 +64,30 @@ impl Lanes {
         }
     }
 
-    /// Adds a signal; what that displaces is counted as overwritten. Never waits.
-    pub fn push(&self, record: Record, producer: u32, urgent: bool, tallies: &Tallies) {
-        let arrival = self.arrivals.fetch_add(1, Relaxed);
-        let lane = if urgent { &self.urgent } else { &self.normal };
-        if let Some(displaced) = lane.force_push(Held { record, producer, arrival }) {
-            tallies.overwritten(displaced.producer);
+    /// Adds `count` signals of a producer, each with whether it is urgent. What they displace is
+    /// counted as overwritten. Never waits.
+    pub fn push<'a>(
+        &self,
+        producer: u32,
+        count: usize,
+        signals: impl Iterator<Item = (&'a Record, bool)>,
+        tallies: &Tallies,
+    ) {
+        let first = self.arrivals.fetch_add(count as u64, Relaxed);
+        // Who lost how many in a row; nearly always one producer for the whole batch.
+        let mut displaced = (producer, 0);
+        for (arrival, (record, urgent)) in (first..).zip(signals) {
+            let lane = if urgent { &self.urgent } else { &self.normal };
+            let Some(old) = lane.force_push(Held { record: *record, producer, arrival }) else {
+                continue;
+            };
+            if old.producer != displaced.0 {
+                tallies.overwritten(displaced.0, displaced.1);
+                displaced = (old.producer, 0);
+            }
+            displaced.1 += 1;
         }
+        tallies.overwritten(displaced.0, displaced.1);
     }
 
     /// Brings the windows up to date, so that no more than the capacity is held.
@@ -97,18 +115,23 @@ impl Lanes {
         newest(&windows, count, |record| record.layer_id == layer)
     }
 
-    /// Removes up to `count` signals: urgent ones first, then oldest first.
-    pub fn drain(&self, count: usize, tallies: &Tallies) -> Columns {
+    /// Removes up to `count` signals, urgent ones first, then oldest first, and appends them to
+    /// `columns`.
+    pub fn drain(&self, count: usize, columns: &mut Columns, tallies: &Tallies) {
         let mut windows = self.collected(tallies);
         let urgent = count.min(windows.urgent.len());
         let normal = (count - urgent).min(windows.normal.len());
-        let mut columns = Columns::with_capacity(urgent + normal);
-        let Windows { urgent: urgent_lane, normal: normal_lane } = &mut *windows;
-        for held in urgent_lane.drain(..urgent).chain(normal_lane.drain(..normal)) {
-            tallies.drained(held.producer);
-            columns.push(&held.record);
+        columns.reserve(urgent + normal);
+        let windows = &mut *windows;
+        for (lane, count) in [(&mut windows.urgent, urgent), (&mut windows.normal, normal)] {
+            let (front, back) = lane.as_slices();
+            let split = count.min(front.len());
+            for part in [&front[..split], &back[..count - split]] {
+                columns.extend(part, |held| &held.record);
+                by_producer(part, |producer, count| tallies.drained(producer, count));
+            }
+            lane.drain(..count);
         }
-        columns
     }
 }
 
@@ -121,7 +144,14 @@ fn move_into(window: &mut VecDeque<Held>, ring: &Ring, tallies: &Tallies) {
     }
     let surplus = window.len().saturating_sub(ring.capacity());
     for held in window.drain(..surplus) {
-        tallies.overwritten(held.producer);
+        tallies.overwritten(held.producer, 1);
+    }
+}
+
+/// Counts neighbours of one producer together.
+fn by_producer(held: &[Held], mut count: impl FnMut(u32, u64)) {
+    for run in held.chunk_by(|one, other| one.producer == other.producer) {
+        count(run[0].producer, run.len() as u64);
     }
 }
 
@@ -134,5 +164,7 @@ fn newest(windows: &Windows, count: usize, wanted: impl Fn(&Record) -> bool) -> 
         let by_time = one.record.timestamp.total_cmp(&other.record.timestamp);
         by_time.then(one.arrival.cmp(&other.arrival))
     });
-    chosen.into_iter().map(|held| &held.record).collect()
+    let mut columns = Columns::with_capacity(chosen.len());
+    columns.extend(&chosen, |held| &held.record);
+    columns
 }

@@ -1,12 +1,14 @@
 //! Signal ingest for Tamiyo, read in the order in which data flows.
 //!
-//! A message is opened ([`envelope`]) and decoded ([`mod@decode`], with the tables in [`record`] and
-//! [`topics`]) into records, which are judged ([`filter`], [`priority`]), added to their layer's
-//! window ([`layers`], [`features`]), and kept ([`lanes`]) or thinned. [`accounting`] knows where
+//! A message is opened ([`envelope`]) and decoded ([`mod@decode`], with the tables in [`table`] and
+//! [`topics`]) into records ([`record`]), which are judged ([`filter`], [`priority`]), added to their layer's
+//! window ([`layers`], [`summary`]), and kept ([`lanes`]) or thinned. [`accounting`] knows where
 //! every signal went. [`ingest`] composes all of it.
 #![forbid(unsafe_code)]
+#![allow(clippy::needless_bitwise_bool, reason = "tests without branches, where data decides")]
 
 pub mod accounting;
+pub mod columns;
 pub mod decode;
 pub mod encode;
 pub mod envelope;
@@ -17,6 +19,7 @@ pub mod keys;
 pub mod lanes;
 pub mod layers;
 mod maps;
+mod moments;
 pub mod msgpack;
 pub mod priority;
 pub mod record;
@@ -24,6 +27,10 @@ pub mod refusal;
 pub mod scalar;
 pub mod sequence;
 mod sharded;
+mod sliding;
+pub mod summary;
+pub mod table;
+mod template;
 pub mod topics;
 
 /// Version of the telemetry envelope that this build reads and writes.

@@ -1,14 +1,19 @@
 //! The maps encoding: a list of maps, for producers in any language.
 //!
-//! Maps of one batch nearly always have the same keys in the same order, so each key is first
-//! compared, encoded as it is, with the key at the same position of the previous map.
+//! Most maps are read by a template ([`crate::template`]). Those that are not, because they are the
+//! first of their shape, odd or illegal, are read key by key. Maps of one batch nearly always have
+//! the same keys in the same order, so each key is first compared, encoded as it is, with the key at
+//! the same position of the map before.
 
 use crate::envelope::UnknownKeys;
+use crate::msgpack::pattern::Pattern;
 use crate::msgpack::{MAX_DEPTH, Reader, Value};
-use crate::record::{FIELDS, Ordinal, Presence, Record};
+use crate::record::{BOUNDS, Record};
 use crate::refusal::{Reason, Refusal};
 use crate::scalar::Scalar;
-use crate::topics::{Key, Schema, Slot};
+use crate::table::{MEASURED, MEASUREMENTS};
+use crate::template::Templates;
+use crate::topics::{Schema, Slot};
 
 /// Size of the smallest map that any topic accepts; bounds what is allocated ahead.
 const MIN_MAP_BYTES: usize = "layer_id".len() + "timestamp".len() + 6;
@@ -18,20 +23,59 @@ pub(crate) fn decode_maps(
     reader: &mut Reader<'_>,
     n: usize,
     schema: &'static Schema,
-) -> Result<Vec<Record>, Refusal> {
+    records: &mut Vec<Record>,
+) -> Result<(), Refusal> {
     if reader.array()? != n {
         return Err(Reason::LengthMismatch.into());
     }
-    let mut records = Vec::with_capacity(n.min(reader.rest().len() / MIN_MAP_BYTES));
+    records.reserve(n.min(reader.rest().len() / MIN_MAP_BYTES));
     let mut rows = Rows::new(schema);
+    let mut templates = Templates::default();
     for index in 0..n {
-        records.push(rows.read(reader).map_err(|refusal| refusal.at(index))?);
+        let start = reader.rest();
+        if let Some((record, rest)) = templates.read(start) {
+            *reader = Reader::new(rest);
+            records.push(record);
+            continue;
+        }
+        let (record, rest) = rows.read(*reader).map_err(|refusal| refusal.at(index))?;
+        *reader = rest;
+        records.push(record);
+        if index + 1 < n {
+            templates.learn(&start[..start.len() - rest.rest().len()], schema);
+        }
     }
-    Ok(records)
+    Ok(())
 }
 
-/// A key at its position: how it is encoded, and which key of the schema it is, if any.
-type Prediction<'a> = (&'a [u8], Option<usize>);
+/// A key at its position.
+#[derive(Clone, Copy)]
+struct Prediction<'a> {
+    pattern: Option<Pattern>,
+    name: &'a [u8],
+    target: Target,
+}
+
+/// Where the value of a key goes.
+#[derive(Clone, Copy)]
+enum Target {
+    /// Into a measurement; both are indices, the first among the keys of the schema.
+    Measurement(usize, usize),
+    /// Where that key of the schema says.
+    Key(usize),
+    /// Nowhere.
+    Unknown,
+}
+
+impl Target {
+    fn of(name: &[u8], schema: &Schema) -> Self {
+        let found = schema.keys.iter().position(|key| key.name.as_bytes() == name);
+        let Some(at) = found else { return Self::Unknown };
+        let Slot::Field(field) = schema.keys[at].slot else { return Self::Key(at) };
+        let measurement = MEASUREMENTS.iter().position(|measurement| *measurement == field);
+        measurement.map_or(Self::Key(at), |measurement| Self::Measurement(at, measurement))
+    }
+}
 
 struct Rows<'a> {
     schema: &'static Schema,
@@ -43,6 +87,7 @@ struct Rows<'a> {
 /// One map on its way to becoming a record.
 struct Row {
     record: Record,
+    measurements: [f32; MEASURED],
     /// Bits from booleans, kept apart so that an integer `flags` does not undo them.
     flags: u32,
     beside: f64,
@@ -60,16 +105,37 @@ impl<'a> Rows<'a> {
         }
     }
 
-    fn read(&mut self, reader: &mut Reader<'a>) -> Result<Record, Refusal> {
-        let mut row = Row { record: Record::ABSENT, flags: 0, beside: f64::NAN, seen: 0 };
+    /// Reads one map and returns what follows it. The reader is passed along by value, here and
+    /// below, so that it stays in registers.
+    fn read(&mut self, mut reader: Reader<'a>) -> Result<(Record, Reader<'a>), Refusal> {
+        let mut row = Row::new();
         self.unknown.clear();
         for position in 0..reader.map()? {
-            let (name, key) = self.key(reader, position)?;
-            if let Some(at) = key {
-                row.take(reader, &self.schema.keys[at], 1 << at)?;
-            } else {
-                self.unknown.note(name)?;
-                reader.skip(MAX_DEPTH - 3)?;
+            let target = match self.predictions.get(position) {
+                Some(Prediction { pattern: Some(pattern), target, .. })
+                    if reader.take_if(pattern) =>
+                {
+                    *target
+                }
+                _ => {
+                    let (target, rest) = self.look_up(reader, position)?;
+                    reader = rest;
+                    target
+                }
+            };
+            match target {
+                Target::Measurement(at, measurement) => {
+                    let fault = |reason: Reason| self.schema.refuse(at, reason);
+                    row.see(at).map_err(fault)?;
+                    row.measurements[measurement] =
+                        measured(&mut reader, measurement).map_err(fault)?;
+                }
+                Target::Key(at) => {
+                    let slot = self.schema.keys[at].slot;
+                    let taken = row.see(at).and_then(|()| row.take(&mut reader, slot));
+                    taken.map_err(|reason| self.schema.refuse(at, reason))?;
+                }
+                Target::Unknown => reader = self.skip(reader, position)?,
             }
         }
         let missing = self.required & !row.seen;
@@ -77,69 +143,85 @@ impl<'a> Rows<'a> {
             let name = self.schema.keys[missing.trailing_zeros() as usize].name;
             return Err(Refusal::from(Reason::MissingField).in_field(name));
         }
-        row.record.flags |= row.flags;
-        (self.schema.complete)(&mut row.record, row.beside);
-        Ok(row.record)
-    }
-
-    #[inline]
-    fn key(&mut self, reader: &mut Reader<'a>, position: usize) -> Result<Prediction<'a>, Refusal> {
-        match self.predictions.get(position) {
-            Some(&prediction) if reader.take_if(prediction.0) => Ok(prediction),
-            _ => self.look_up(reader, position),
-        }
+        Ok((row.complete(self.schema), reader))
     }
 
     #[cold]
     fn look_up(
         &mut self,
-        reader: &mut Reader<'a>,
+        mut reader: Reader<'a>,
         position: usize,
-    ) -> Result<Prediction<'a>, Refusal> {
+    ) -> Result<(Target, Reader<'a>), Refusal> {
         let start = reader.rest();
         let name = reader.string()?;
-        let encoded = &start[..start.len() - reader.rest().len()];
-        let key = self.schema.keys.iter().position(|key| key.name.as_bytes() == name);
-        let prediction = (encoded, key);
+        let pattern = Pattern::new(&start[..start.len() - reader.rest().len()]);
+        let target = Target::of(name, self.schema);
+        let prediction = Prediction { pattern, name, target };
         match self.predictions.get_mut(position) {
             Some(stale) => *stale = prediction,
             // Positions come in order, and each adds one entry at most.
             None => self.predictions.push(prediction),
         }
-        Ok(prediction)
+        Ok((target, reader))
     }
+
+    #[cold]
+    fn skip(&mut self, mut reader: Reader<'a>, position: usize) -> Result<Reader<'a>, Refusal> {
+        self.unknown.note(self.predictions[position].name)?;
+        reader.skip(MAX_DEPTH - 3)?;
+        Ok(reader)
+    }
+}
+
+/// A legal value of a measurement, or NaN for nil.
+#[inline]
+fn measured(reader: &mut Reader<'_>, measurement: usize) -> Result<f32, Reason> {
+    let value = match reader.take_f32() {
+        Some(value) => value,
+        None => match reader.value()? {
+            Value::Number(number) => number.as_f32(),
+            Value::Nil => f32::NAN,
+            Value::Bool(_) => return Err(Reason::WrongType),
+        },
+    };
+    let (low, high) = BOUNDS[measurement];
+    if (value < low) | (value > high) { Err(Reason::OutOfRange) } else { Ok(value) }
 }
 
 impl Row {
+    const fn new() -> Self {
+        let measurements = [f32::NAN; MEASURED];
+        Self { record: Record::ABSENT, measurements, flags: 0, beside: f64::NAN, seen: 0 }
+    }
+
     #[inline]
-    fn take(&mut self, reader: &mut Reader<'_>, key: &Key, bit: u64) -> Result<(), Refusal> {
-        let refuse = |reason: Reason| Refusal::from(reason).in_field(key.name);
+    fn see(&mut self, at: usize) -> Result<(), Reason> {
+        let bit = 1 << at;
         if self.seen & bit != 0 {
-            return Err(refuse(Reason::DuplicateKey));
+            return Err(Reason::DuplicateKey);
         }
         self.seen |= bit;
-        let value = reader.value().map_err(refuse)?;
-        let taken = match (key.slot, value) {
-            (Slot::Field(field), Value::Number(number)) => self.record.set(field, number),
-            (Slot::Field(field), Value::Nil) if not_measured(field) => Ok(()),
-            (Slot::Flag(bits), Value::Bool(on)) => {
-                self.flags |= if on { bits } else { 0 };
-                Ok(())
-            }
-            (Slot::Number(field), Value::Number(number)) => {
-                u32::checked(number, field).map(|value| self.beside = value.into())
-            }
-            (Slot::Truth, Value::Bool(truth)) => {
-                self.beside = f64::from(u8::from(truth));
-                Ok(())
-            }
-            _ => return Err(refuse(Reason::WrongType)),
-        };
-        taken.map_err(|fault| Refusal::from(fault).in_field(key.name))
+        Ok(())
     }
-}
 
-/// Whether nil may stand for a value of this field: not measured.
-fn not_measured(field: Ordinal) -> bool {
-    FIELDS[field as usize].presence == Presence::NotMeasured
+    #[inline]
+    fn take(&mut self, reader: &mut Reader<'_>, slot: Slot) -> Result<(), Reason> {
+        match (slot, reader.value()?) {
+            (Slot::Field(field), Value::Number(number)) => self.record.set(field, number)?,
+            (Slot::Flag(bits), Value::Bool(on)) => self.flags |= if on { bits } else { 0 },
+            (Slot::Number(field), Value::Number(number)) => {
+                self.beside = u32::checked(number, field)?.into();
+            }
+            (Slot::Truth, Value::Bool(truth)) => self.beside = f64::from(u8::from(truth)),
+            _ => return Err(Reason::WrongType),
+        }
+        Ok(())
+    }
+
+    fn complete(mut self, schema: &Schema) -> Record {
+        self.record.set_measurements(self.measurements);
+        self.record.flags |= self.flags;
+        (schema.complete)(&mut self.record, self.beside);
+        self.record
+    }
 }

@@ -4,9 +4,11 @@
 //! lengths that the bytes at hand cannot hold, deep nesting) and never allocates.
 //! Format: <https://github.com/msgpack/msgpack/blob/master/spec.md>.
 
+use crate::msgpack::pattern::Pattern;
 use crate::refusal::Reason;
 use crate::scalar::Number;
 
+pub mod pattern;
 pub mod write;
 
 /// Deepest nesting of a message, the envelope itself included.
@@ -53,14 +55,21 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() { Ok(()) } else { Err(Reason::TrailingBytes) }
     }
 
-    /// Reads `bytes` if they are what comes next.
+    /// Reads the pattern if that is what comes next.
     #[inline]
-    pub fn take_if(&mut self, bytes: &[u8]) -> bool {
-        let found = self.rest.starts_with(bytes);
-        if found {
-            self.rest = &self.rest[bytes.len()..];
-        }
-        found
+    pub fn take_if(&mut self, pattern: &Pattern) -> bool {
+        let rest = pattern.strip(self.rest);
+        self.rest = rest.unwrap_or(self.rest);
+        rest.is_some()
+    }
+
+    /// Reads a 32-bit float if that is what comes next.
+    #[inline]
+    pub fn take_f32(&mut self) -> Option<f32> {
+        let (head, rest) = self.rest.split_first_chunk::<5>()?;
+        let [0xca, a, b, c, d] = *head else { return None };
+        self.rest = rest;
+        Some(f32::from_be_bytes([a, b, c, d]))
     }
 
     /// Reads the head of a map: its number of entries, which the bytes at hand can hold.

@@ -20,7 +20,7 @@ pub fn priority(record: &Record, anomalous: bool) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::READY_FOR_TRANSITION;
+    use crate::table::READY_FOR_TRANSITION;
 
     fn urgent(health: f32, errors: u32, ready: bool, anomalous: bool) -> bool {
         let mut record = Record::ABSENT;

@@ -77,13 +77,19 @@ impl From<Reason> for Refusal {
     }
 }
 
+impl From<Fault> for Reason {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::OutOfRange => Self::OutOfRange,
+            Fault::NanWhereRequired => Self::NanWhereRequired,
+            Fault::WrongType => Self::WrongType,
+        }
+    }
+}
+
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
-        Self::from(match fault {
-            Fault::OutOfRange => Reason::OutOfRange,
-            Fault::NanWhereRequired => Reason::NanWhereRequired,
-            Fault::WrongType => Reason::WrongType,
-        })
+        Self::from(Reason::from(fault))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The five number types of a field: how each is stored, checked and converted.
 
-use crate::record::{Field, Presence};
+use crate::table::{Field, Presence};
 
 /// How a field is stored in a record and in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +123,8 @@ pub trait Scalar: Copy {
     fn put_le(self, out: &mut Vec<u8>);
     /// Why this is not a legal value of `field`, if it is not.
     fn fault(self, field: &Field) -> Option<Fault>;
+    /// Whether this is a legal value of `field`, found out without branching.
+    fn is_legal(self, field: &Field) -> bool;
     /// The value of this type closest to `number`, unchecked against any range.
     ///
     /// # Errors
@@ -147,20 +149,8 @@ pub trait Scalar: Copy {
     }
 }
 
-/// Whether `value` is outside the range of `field`, or NaN where that is not allowed.
-#[inline]
-fn float_fault(value: f64, field: &Field) -> Option<Fault> {
-    if value.is_nan() {
-        return match field.presence {
-            Presence::NotMeasured => None,
-            Presence::Required | Presence::Zero => Some(Fault::NanWhereRequired),
-        };
-    }
-    (value < field.low || value > field.high).then_some(Fault::OutOfRange)
-}
-
 macro_rules! scalar {
-    ($type:ident, $kind:ident, $absent:expr, $convert:expr, $number:expr) => {
+    ($type:ident, $kind:ident, $absent:expr, $legal:expr, $convert:expr, $number:expr) => {
         impl Scalar for $type {
             const KIND: Kind = Kind::$kind;
             const ABSENT: Self = $absent;
@@ -180,13 +170,18 @@ macro_rules! scalar {
             }
 
             #[inline]
-            #[allow(
-                clippy::cast_lossless,
-                clippy::cast_precision_loss,
-                reason = "ranges are float64; a rounded u64 stays on its side of every bound"
-            )]
             fn fault(self, field: &Field) -> Option<Fault> {
-                float_fault(self as f64, field)
+                let nan = self.number().as_f64().is_nan();
+                (!self.is_legal(field)).then_some(if nan {
+                    Fault::NanWhereRequired
+                } else {
+                    Fault::OutOfRange
+                })
+            }
+
+            #[inline]
+            fn is_legal(self, field: &Field) -> bool {
+                $legal(self, field)
             }
 
             #[inline]
@@ -241,10 +236,100 @@ impl Number {
     }
 }
 
-scalar!(u16, U16, 0, integer, |value: u16| Number::Unsigned(value.into()));
-scalar!(u32, U32, 0, integer, |value: u32| Number::Unsigned(value.into()));
-scalar!(u64, U64, 0, integer, Number::Unsigned);
-scalar!(f32, F32, f32::NAN, |number: Number| Ok(number.as_f32()), |value: f32| Number::Float(
-    value.into()
-));
-scalar!(f64, F64, 0.0, |number: Number| Ok(number.as_f64()), Number::Float);
+/// Whether `value` is at most the largest legal one; the smallest of an integer field is 0.
+#[inline]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the bounds of an integer field are whole numbers below 2^53"
+)]
+const fn whole(value: u64, field: &Field) -> bool {
+    value <= field.high as u64
+}
+
+/// Whether `value` is in the range of `field`, or NaN where that is allowed.
+#[inline]
+fn within<T: PartialOrd + Copy>(value: T, low: T, high: T, field: &Field) -> bool {
+    match field.presence {
+        // Two comparisons that are false for NaN.
+        Presence::NotMeasured => !((value < low) | (value > high)),
+        Presence::Required | Presence::Zero => (value >= low) & (value <= high),
+    }
+}
+
+/// The bounds of float32 fields are float32.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "nothing is lost")]
+fn within_f32(value: f32, field: &Field) -> bool {
+    within(value, field.low as f32, field.high as f32, field)
+}
+
+scalar!(u16, U16, 0, |value: u16, field| whole(value.into(), field), integer, |value: u16| {
+    Number::Unsigned(value.into())
+});
+scalar!(u32, U32, 0, |value: u32, field| whole(value.into(), field), integer, |value: u32| {
+    Number::Unsigned(value.into())
+});
+scalar!(u64, U64, 0, whole, integer, Number::Unsigned);
+scalar!(f32, F32, f32::NAN, within_f32, |number: Number| Ok(number.as_f32()), |value: f32| {
+    Number::Float(value.into())
+});
+scalar!(
+    f64,
+    F64,
+    0.0,
+    |value: f64, field: &Field| within(value, field.low, field.high, field),
+    |number: Number| Ok(number.as_f64()),
+    Number::Float
+);
+
+/// The bits of a number, as the low bits of 64.
+pub(crate) trait Bits: Scalar {
+    /// Those of the value of an absent field.
+    const ABSENT_BITS: u64;
+
+    /// Whether these are the bits of a value of this type.
+    fn fits(bits: u64) -> bool;
+    /// The value with these bits; those that do not fit are cut off.
+    fn from_bits(bits: u64) -> Self;
+}
+
+macro_rules! integer_bits {
+    ($($type:ident)*) => {$(
+        impl Bits for $type {
+            const ABSENT_BITS: u64 = Self::ABSENT as u64;
+
+            #[inline]
+            fn fits(bits: u64) -> bool {
+                Self::try_from(bits).is_ok()
+            }
+
+            #[inline]
+            #[allow(clippy::cast_possible_truncation, reason = "that is what is asked for")]
+            fn from_bits(bits: u64) -> Self {
+                bits as Self
+            }
+        }
+    )*};
+}
+
+macro_rules! float_bits {
+    ($($type:ident $bits:ident)*) => {$(
+        impl Bits for $type {
+            const ABSENT_BITS: u64 = Self::ABSENT.to_bits() as u64;
+
+            #[inline]
+            fn fits(bits: u64) -> bool {
+                $bits::fits(bits)
+            }
+
+            #[inline]
+            fn from_bits(bits: u64) -> Self {
+                Self::from_bits(<$bits as Bits>::from_bits(bits))
+            }
+        }
+    )*};
+}
+
+integer_bits!(u16 u32 u64);
+float_bits!(f32 u32 f64 u64);

@@ -6,6 +6,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 16;
 
+/// Neighbouring slots that share a lock, so that reading all in order takes few of them.
+const NEIGHBOURS: usize = 4;
+
+/// The shard of a slot, and its place there.
+#[inline]
+const fn place(slot: u32) -> (usize, usize) {
+    let (group, member) = (slot as usize / NEIGHBOURS, slot as usize % NEIGHBOURS);
+    (group % SHARDS, group / SHARDS * NEIGHBOURS + member)
+}
+
 /// Locks, whether or not a thread has panicked while it held the lock: every state that is kept
 /// behind one is valid between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -25,7 +35,7 @@ impl<T: Default> Sharded<T> {
     pub(crate) fn visit(&self, slots: &[u32], mut visit: impl FnMut(usize, &mut T)) {
         let mut starts = [0_usize; SHARDS + 1];
         for slot in slots {
-            starts[*slot as usize % SHARDS + 1] += 1;
+            starts[place(*slot).0 + 1] += 1;
         }
         for shard in 0..SHARDS {
             starts[shard + 1] += starts[shard];
@@ -33,30 +43,38 @@ impl<T: Default> Sharded<T> {
         let mut next = starts;
         let mut order = vec![0; slots.len()];
         for (position, slot) in slots.iter().enumerate() {
-            let place = &mut next[*slot as usize % SHARDS];
-            order[*place] = position;
-            *place += 1;
+            let next = &mut next[place(*slot).0];
+            order[*next] = position;
+            *next += 1;
         }
-        for (shard, range) in self.shards.iter().zip(starts.windows(2)) {
-            let positions = &order[range[0]..range[1]];
-            if positions.is_empty() {
-                continue;
-            }
-            let mut states = lock(shard);
-            for &position in positions {
-                let at = slots[position] as usize / SHARDS;
+        let mut visit_shard = |shard: usize, states: &mut Vec<T>| {
+            for &position in &order[starts[shard]..starts[shard + 1]] {
+                let (_, at) = place(slots[position]);
                 if at >= states.len() {
                     states.resize_with(at + 1, T::default);
                 }
                 visit(position, &mut states[at]);
             }
+        };
+        let mut busy = Vec::new();
+        for shard in (0..SHARDS).filter(|shard| starts[*shard] < starts[*shard + 1]) {
+            match self.shards[shard].try_lock() {
+                Ok(mut states) => visit_shard(shard, &mut states),
+                Err(_) => busy.push(shard),
+            }
+        }
+        // What another producer was at is waited for last, when it has probably moved on.
+        for shard in busy {
+            visit_shard(shard, &mut lock(&self.shards[shard]));
         }
     }
 
-    /// Visits every state that exists, one lock at a time.
-    pub(crate) fn each(&self, mut visit: impl FnMut(&T)) {
-        for shard in &self.shards {
-            lock(shard).iter().for_each(&mut visit);
+    /// Visits the states of `slots` that exist, in that order and one lock at a time.
+    pub(crate) fn read(&self, slots: &[u32], mut visit: impl FnMut(&T)) {
+        for neighbours in slots.chunk_by(|one, other| place(*one).0 == place(*other).0) {
+            let states = lock(&self.shards[place(neighbours[0]).0]);
+            let states = neighbours.iter().filter_map(|slot| states.get(place(*slot).1));
+            states.for_each(&mut visit);
         }
     }
 }
@@ -74,6 +92,7 @@ mod tests {
             for slot in 0..100 {
                 let expected: Vec<_> = (0..slots.len()).filter(|at| slots[*at] == slot).collect();
                 sharded.visit(&[slot], |_, seen| assert_eq!(*seen, expected));
+                sharded.read(&[slot], |seen| assert_eq!(*seen, expected));
             }
         }
     }

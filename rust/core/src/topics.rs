@@ -1,7 +1,9 @@
 //! What a map means on each telemetry topic: its keys, and how it becomes a health signal.
 
-use crate::record::{FIELDS, FLAGS, Field, MAX_U32, Ordinal, Presence, Record};
+use crate::record::Record;
+use crate::refusal::{Reason, Refusal};
 use crate::scalar::Kind;
+use crate::table::{FIELDS, FLAGS, Field, MAX_U32, Ordinal, Presence};
 
 /// The topic of full health signals, the only one that also travels packed and in columns.
 pub const HEALTH_SIGNALS: &str = "telemetry.layer.health_signals";
@@ -37,6 +39,15 @@ pub struct Schema {
     pub keys: &'static [Key],
     /// Completes the record from what was read and the value beside it.
     pub complete: fn(&mut Record, beside: f64),
+}
+
+impl Schema {
+    /// A refusal because of the value of the key at this index.
+    #[cold]
+    #[must_use]
+    pub fn refuse(&self, key: usize, reason: Reason) -> Refusal {
+        Refusal::from(reason).in_field(self.keys[key].name)
+    }
 }
 
 /// The schema of a topic, if signals travel on it.

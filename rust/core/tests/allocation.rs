@@ -1,44 +1,16 @@
 //! A sender can make the decoder allocate a few times what it sends, never what it merely claims.
 #![allow(missing_docs)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+#[path = "common/counting.rs"]
+mod counting;
 
+use counting::{Counting, peak_of};
 use tamiyo_core::decode::decode;
 use tamiyo_core::envelope::{Header, open};
 use tamiyo_core::topics::HEALTH_SIGNALS;
 
-/// The system's allocator, which remembers the most that was ever in use.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on unchanged; only counters are added.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(live, Relaxed);
-        // SAFETY: the caller's obligations are those of the system's allocator.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        // SAFETY: as above.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
 #[global_allocator]
 static COUNTING: Counting = Counting;
-
-fn peak_of(work: impl FnOnce()) -> usize {
-    let before = LIVE.load(Relaxed);
-    PEAK.store(before, Relaxed);
-    work();
-    PEAK.load(Relaxed) - before
-}
 
 /// One test, because the counters are the process's.
 #[test]
@@ -62,7 +34,7 @@ fn decoding_allocates_in_proportion_to_the_message() {
                 n,
                 topic: HEALTH_SIGNALS,
             };
-            let peak = peak_of(|| assert!(decode(&header, &body).is_err()));
+            let peak = peak_of(|| assert!(decode(&header, &body, &mut Vec::new()).is_err()));
             assert!(peak <= 4 * body.len() + 1024, "{peak} bytes for {}", body.len());
             let peak = peak_of(|| assert!(open(&body).is_err()));
             assert!(peak <= 1024, "{peak} bytes to open {}", body.len());

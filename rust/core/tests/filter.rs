@@ -37,7 +37,7 @@ fn naive(records: &[Record], config: &FilterConfig) -> Vec<Option<(bool, bool)>>
         let keep = always || {
             let count = ordinary.entry(key).or_default();
             *count += 1;
-            (*count - 1) % config.keep_every == 0
+            (*count - 1).is_multiple_of(config.keep_every)
         };
         if !health.is_nan() {
             history.push(health);

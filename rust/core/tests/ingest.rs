@@ -167,7 +167,7 @@ fn keys_and_producers_are_bounded() {
     assert_eq!(send(&ingest, 101, &many[50..]), 0);
     assert_eq!(send(&ingest, 102, &[healthy(5_000_000, 0)]), 1);
     assert_eq!(total(&ingest).refused[Reason::TooManyKeys as usize], 52);
-    assert_eq!(ingest.layers().len(), 51);
+    assert_eq!(ingest.layers().into_arrays()[0].len(), 51);
     for incarnation in 2..10 + MAX_PRODUCERS as u64 {
         let header = Header { incarnation, ..header(0, 1) };
         ingest.ingest([&message(&header, &[healthy(0, 0)], Encoding::Packed)[..]]);
@@ -182,7 +182,7 @@ fn a_batch_is_taken_whole_or_not_at_all() {
     let ingest = collector(50);
     let half = [healthy(0, 0), Record { timestamp: f64::NAN, ..healthy(1, 0) }];
     assert_eq!(send(&ingest, 0, &half), 0);
-    assert!(ingest.layers().is_empty() && ingest.recent(9).is_empty());
+    assert!(ingest.layers().into_arrays()[0].is_empty() && ingest.recent(9).is_empty());
     assert_eq!(ingest.refusals()[0].0, "NaN where required: timestamp, 1");
     assert_eq!(send(&ingest, 1, &[healthy(0, 0), healthy(0, 1)]), 0);
     let total = total(&ingest);

@@ -10,13 +10,16 @@ use tamiyo_core::decode::decode;
 use tamiyo_core::encode::Encoding;
 use tamiyo_core::envelope::{Header, MIN_SIGNAL_BYTES, open};
 use tamiyo_core::msgpack::write;
-use tamiyo_core::record::{FIELDS, RECORD_BYTES, Record};
+use tamiyo_core::record::Record;
 use tamiyo_core::refusal::{Reason, Refusal};
 use tamiyo_core::scalar::Number;
+use tamiyo_core::table::{FIELDS, RECORD_BYTES};
 
 fn read(message: &[u8]) -> Result<Vec<Record>, Refusal> {
     let envelope = open(message)?;
-    decode(&envelope.header, envelope.body?)
+    let mut records = Vec::new();
+    decode(&envelope.header, envelope.body?, &mut records)?;
+    Ok(records)
 }
 
 /// A message around a body of maps, each a list of keys and encoded values.
@@ -230,6 +233,44 @@ fn a_header_that_says_something_twice_is_not_believed() {
     }
 }
 
+/// A map of a health signal with numbers of various widths, sometimes odd, rarely illegal.
+fn alike() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>)>> {
+    let whole = || prop_oneof![4 => 0..128_u64, 2 => 0..70_000_u64, 1 => 0..1_u64 << 33];
+    let share = prop_oneof![
+        40 => (0.0..=1.0_f64).prop_map(float),
+        10 => (0.0..=1.0_f32).prop_map(|value| float(value.into())),
+        4 => Just(float(f64::NAN)),
+        4 => Just(vec![0xc0]),
+        2 => Just(int(1)),
+        1 => Just(float(2.0)),
+        1 => Just(vec![0xd0, 0xff]),
+    ];
+    let odd = prop_oneof![
+        20 => Just(None),
+        1 => Just(Some(("nonfinite_weight", vec![0xc3]))),
+        1 => Just(Some(("flags", int(5)))),
+        1 => Just(Some(("extra", vec![0x91, 0xc0]))),
+        1 => Just(Some(("step", int(3)))),
+    ];
+    (0..200_u64, whole(), 0..3_u64, share, odd, prop_oneof![9 => Just(false), 1 => Just(true)])
+        .prop_map(|(layer, step, seeds, score, odd, reversed)| {
+            let mut row = vec![
+                ("layer_id", int(layer)),
+                ("epoch", int(step / 2)),
+                ("step", int(step)),
+                ("timestamp", float(1.7e9 + 0.1 * f64::from(u32::try_from(step % 100).unwrap()))),
+                ("health_score", score),
+                ("active_seeds", int(seeds)),
+                ("total_seeds", int(3)),
+            ];
+            row.extend(odd);
+            if reversed {
+                row.reverse();
+            }
+            row
+        })
+}
+
 proptest! {
     #[test]
     fn three_encodings_decode_to_the_same_records(records in vec(record(), 0..20), seq in 0..1_u64 << 50) {
@@ -280,10 +321,23 @@ proptest! {
         }
     }
 
+    /// Maps that look alike are read by their template, alone they are read key by key.
+    #[test]
+    fn maps_in_a_batch_read_as_each_does_alone(rows in vec(alike(), 1..40)) {
+        let alone: Vec<_> = rows.iter().map(|row| health(std::slice::from_ref(row))).collect();
+        let expected: Result<Vec<_>, _> = alone.into_iter().enumerate().map(|(at, row)| {
+            row.map(|records| records[0]).map_err(|refusal| Refusal { index: Some(at), ..refusal })
+        }).collect();
+        match (health(&rows), expected) {
+            (Ok(batch), Ok(expected)) => prop_assert_eq!(bytes(&batch), bytes(&expected)),
+            (batch, expected) => prop_assert_eq!(batch.err(), expected.err()),
+        }
+    }
+
     #[test]
     fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300), topic in 0..3_usize) {
         let _ = read(&bytes);
         let topic = ["telemetry.layer.health_signals", "telemetry.cache.hit_rates", ""][topic];
-        let _ = decode(&Header { topic, ..header(0, 2) }, &bytes);
+        let _ = decode(&Header { topic, ..header(0, 2) }, &bytes, &mut Vec::new());
     }
 }

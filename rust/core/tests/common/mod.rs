@@ -2,10 +2,12 @@
 #![allow(dead_code, reason = "every test crate uses its own part of this")]
 
 use proptest::prelude::*;
+use tamiyo_core::columns::Columns;
 use tamiyo_core::encode::{Encoding, encode};
 use tamiyo_core::envelope::Header;
-use tamiyo_core::record::{Columns, FIELDS, Ordinal, Presence, Record};
+use tamiyo_core::record::Record;
 use tamiyo_core::scalar::{Kind, Number};
+use tamiyo_core::table::{FIELDS, Ordinal, Presence};
 use tamiyo_core::topics::HEALTH_SIGNALS;
 
 /// A legal record: every field anywhere in its range, measurements also missing.
