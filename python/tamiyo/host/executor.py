@@ -85,11 +85,12 @@ class Executor:
         lost = 0
         if decision.adaptation is AdaptationType.RESTORE and good is not None:
             lost = max(0, step - good.step)
+        trained = context.seed_bed.trained = TrainedParameters(context.run.optimizer)
         self.governor.trial = trial = Trial(
             decision,
             undo,
             before,
-            TrainedParameters(context.run.optimizer),
+            trained,
             step,
             self.governor.horizon,
             self.governor.loss_before(),

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import fx, nn
 from torch.nn.modules import batchnorm, conv, instancenorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
@@ -78,6 +78,10 @@ def is_normalization(module: nn.Module) -> bool:
 
 def has_channel_axis(module: nn.Module) -> bool:
     """Whether the units of the module's output lie along axis 1 (else along the last axis)."""
+    if isinstance(module, fx.GraphModule):
+        # A convolution with something grafted on it has kept its kernel.
+        weight = module._parameters.get("weight")
+        return weight is not None and weight.dim() > 2
     return isinstance(module, _CHANNELS_SECOND)
 
 

@@ -73,7 +73,6 @@ class _Plan:
     """How to read one layer, worked out once."""
 
     layer_id: int
-    module: nn.Module
     channels_second: bool
     reader: int
     """The layer whose output the activation sees: this one, or the normalisation behind it."""
@@ -166,9 +165,11 @@ class LayerProbe:
         self._step = gathered = _Step(step)
         shield = self.faults.shield
         for plan in self._plans:
+            # Looked up each time: a seed exchanges its layer's module as it grows.
+            module = self.layers.module(plan.layer_id)
             self._handles += [
-                plan.module.register_forward_pre_hook(shield(PART, self._entering(plan))),
-                plan.module.register_forward_hook(shield(PART, self._leaving(plan))),
+                module.register_forward_pre_hook(shield(PART, self._entering(plan))),
+                module.register_forward_hook(shield(PART, self._leaving(plan))),
             ]
         optimizer = self._run.optimizer
         self._handles += [
@@ -344,11 +345,11 @@ def _plan(layers: Layers, layer_id: int) -> _Plan:
     second = layers.channels_second(layer_id)
     own = activation_name(module)
     if own is not None:
-        return _Plan(layer_id, module, second, layer_id, layer_id, own)
+        return _Plan(layer_id, second, layer_id, layer_id, own)
     reader, site = layers.activated(layer_id)
     if site is None:
-        return _Plan(layer_id, module, second, layer_id, None, None)
-    return _Plan(layer_id, module, second, reader, site.layer_id, site.name)
+        return _Plan(layer_id, second, layer_id, None, None)
+    return _Plan(layer_id, second, reader, site.layer_id, site.name)
 
 
 class _Stopwatch:

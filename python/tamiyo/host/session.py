@@ -237,7 +237,8 @@ class HostSession:
         """Take all hooks off. What was adapted stays, in plain torch modules.
 
         An adaptation on trial is judged by what was seen so far. Scaled learning rates of
-        single layers and gradient clipping live in optimiser hooks and end here.
+        single layers and gradient clipping live in optimiser hooks and end here. Seeds that the
+        network does not feel yet are taken out, and others stay as they are.
         """
         if self._removed:
             return
@@ -249,6 +250,7 @@ class HostSession:
             self._probe.disarm()
         if self._desk.executor is not None:
             self._desk.executor.context.remove_hooks()
+            self._guarded("seeds", self._desk.executor.context.seed_bed.settle)
         self._guarded("control messages", self._telemetry.flush)
 
     def stats(self) -> SessionStats:

@@ -1,7 +1,7 @@
 """The whole state of a training run at one step: what objects it consists of and their values."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,11 @@ class TrainedParameters:
         return len(now) == len(self.groups) and all(
             _same_items(group["params"], then) for group, then in zip(now, self.groups, strict=True)
         )
+
+    def forget(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Expect parameters to be gone, because Tamiyo itself has taken them out."""
+        gone = {id(parameter) for parameter in parameters}
+        self.groups = [[p for p in group if id(p) not in gone] for group in self.groups]
 
 
 class RunSnapshot:

@@ -3,12 +3,17 @@
 from collections.abc import Mapping, Sequence
 
 from tamiyo.contracts import AdaptationType
+from tamiyo.host.actions.add_seed import AddSeed
 from tamiyo.host.actions.base import HOOKS, Action, Context, Refusal, Undo
 from tamiyo.host.actions.change_activation import ChangeActivation
 from tamiyo.host.actions.clip_gradients import ClipGradients
+from tamiyo.host.actions.insert_normalization import InsertNormalization
+from tamiyo.host.actions.prune import Prune
 from tamiyo.host.actions.reinitialize import Reinitialize
+from tamiyo.host.actions.remove_seed import RemoveSeed
 from tamiyo.host.actions.restore import Restore
 from tamiyo.host.actions.scale_learning_rate import ScaleLearningRate
+from tamiyo.host.actions.widen import Widen
 from tamiyo.host.layers import Layers
 
 __all__ = [
@@ -25,8 +30,13 @@ __all__ = [
 ACTIONS: Mapping[AdaptationType, Action] = {
     action.type: action
     for action in (
+        AddSeed(),
+        RemoveSeed(),
+        Widen(),
+        Prune(),
         Reinitialize(),
         ChangeActivation(),
+        InsertNormalization(),
         ScaleLearningRate(),
         ClipGradients(),
         Restore(),

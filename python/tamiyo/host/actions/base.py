@@ -11,6 +11,8 @@ from torch.utils.hooks import RemovableHandle
 from tamiyo.contracts import AdaptationType
 from tamiyo.host.faults import Faults
 from tamiyo.host.layers import Layers
+from tamiyo.host.refusal import Refusal
+from tamiyo.host.seeds import SeedBed
 from tamiyo.host.snapshot import RunSnapshot
 from tamiyo.host.training import TrainingRun
 
@@ -33,10 +35,6 @@ MOST_HOOKS = 16
 Undo: TypeAlias = Callable[[], None]
 """Takes an adaptation back, bit for bit if no step was done since it was applied. After steps it
 still removes what the adaptation installed; a snapshot then restores the values."""
-
-
-class Refusal(Exception):  # noqa: N818 - an answer, not an error
-    """Why a decision is not applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ class Context:
 
     run: TrainingRun
     layers: Layers
-    activity: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    activity: dict[int, torch.Tensor] = field(default_factory=dict)
     """Mean absolute activation of each layer's units at the last sample."""
     good: RunSnapshot | None = None
     """The last known good state."""
@@ -97,7 +95,25 @@ class Context:
     """Seeds whatever an action draws at random, so that the run's own generators stay put."""
     faults: Faults = field(default_factory=Faults)
     """Where errors of installed hooks go."""
+    seed_bed: SeedBed = field(init=False)
+    """The seeds that were planted in this session."""
     _handles: list[RemovableHandle] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.seed_bed = SeedBed(self.run, self.layers)
+
+    def tend_seeds(self) -> Undo:
+        """See to it that seeds are ticked after each step; call it before planting one.
+
+        Returns:
+            What ends that again, if there are no seeds any more.
+
+        Raises:
+            Refusal: too many hooks are installed already.
+        """
+        if any(True for _ in self.seed_bed):
+            return lambda: None
+        return self.install((self.run.optimizer.register_step_post_hook, self.seed_bed.tick))
 
     def install(self, *hooks: tuple[Callable[..., RemovableHandle], Callable[..., None]]) -> Undo:
         """Install optimiser hooks that can never raise into the training loop.

@@ -37,9 +37,9 @@ class ClipGradients(Action):
         layers, ratio = context.layers, float(parameters["ratio"])
         trainable = [i for i in range(len(layers)) if self.applies_to(layers, i)]
         chosen = list(target) or trainable[:-1] or trainable
-        owned = [p for layer_id in chosen for p in layers.parameters(layer_id)]
 
         def clip(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            owned = [p for layer_id in chosen for p in layers.parameters(layer_id)]
             clip_adaptively(owned, ratio, gradient_scale(optimizer))
 
         return context.install((context.run.optimizer.register_step_pre_hook, clip))

@@ -39,8 +39,7 @@ class ScaleLearningRate(Action):
         factor = float(parameters["factor"])
         if not target:
             return scale_groups(context.run, factor)
-        owned = [p for layer_id in target for p in context.layers.parameters(layer_id)]
-        return _scale_updates(context, owned, factor)
+        return _scale_updates(context, target, factor)
 
 
 def scale_groups(run: TrainingRun, factor: float) -> Undo:
@@ -75,20 +74,21 @@ def scale_groups(run: TrainingRun, factor: float) -> Undo:
     return undo
 
 
-def _scale_updates(context: Context, parameters: Sequence[torch.Tensor], factor: float) -> Undo:
-    parameters = list(parameters)
+def _scale_updates(context: Context, target: Sequence[int], factor: float) -> Undo:
+    current: list[torch.Tensor] = []
     before: list[torch.Tensor] = []
 
     def remember(*_: Any) -> None:
-        current = [parameter.detach() for parameter in parameters]
-        if not before:
-            before.extend(torch.empty_like(parameter) for parameter in current)
+        # Looked up at each step, because another adaptation may replace parameters.
+        owned = (p for layer_id in target for p in context.layers.parameters(layer_id))
+        current[:] = [parameter.detach() for parameter in owned]
+        if [tensor.shape for tensor in before] != [tensor.shape for tensor in current]:
+            before[:] = [torch.empty_like(tensor) for tensor in current]
         torch._foreach_copy_(before, current)
 
     def rescale(*_: Any) -> None:
         if not before:
             return
-        current = [parameter.detach() for parameter in parameters]
         change = torch._foreach_sub(current, before)
         torch._foreach_mul_(change, factor)
         torch._foreach_copy_(current, torch._foreach_add(before, change))
