@@ -10,6 +10,7 @@ import math
 import threading
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -113,9 +114,11 @@ class _ControllerThread:
 
     def after_step(self) -> None:
         """In lockstep, think about what is new; the host finds the decision at its next step."""
-        if not self._lockstep or self._failed or not self._service.has_news():
+        if not self._lockstep or self._failed:
             return
         try:
+            if not self._service.has_news():
+                return
             advance = asyncio.run_coroutine_threadsafe(self._service.advance(), self._loop)
             advance.result(PATIENCE_SECONDS)
         except Exception:
@@ -123,9 +126,10 @@ class _ControllerThread:
             log.exception("the controller stopped; training goes on without it")
 
     def stop(self) -> None:
-        if self._thread.is_alive():
+        # A controller that has died has closed its loop, and there is nothing left to stop.
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._service.stop)
-            self._thread.join(STOP_SECONDS)
+        self._thread.join(STOP_SECONDS)
 
     def _main(self) -> None:
         try:

@@ -103,7 +103,7 @@ class ProductionHealthCollector:
     @property
     def waiting(self) -> int:
         """Messages on the bus that were not taken yet."""
-        return self.listen().waiting
+        return 0 if self._subscription is None else self._subscription.waiting
 
     @property
     def topology(self) -> ModelTopology | None:
