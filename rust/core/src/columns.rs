@@ -7,7 +7,7 @@ use crate::scalar::{Array, Kind, Scalar};
 use crate::table::{FIELDS, Field, Ordinal, signal_table};
 
 /// Rows of a block.
-pub(crate) const BLOCK: usize = 64;
+const BLOCK: usize = 64;
 
 macro_rules! write_columns {
     ({ $($before:tt)* } { $($measured:tt)* } { $($after:tt)* }) => {
@@ -68,43 +68,6 @@ macro_rules! write_fields {
             #[must_use]
             pub fn into_arrays(self) -> [Array; FIELDS.len()] {
                 [$(<$type as Scalar>::array(self.$name),)*]
-            }
-        }
-
-        /// A block of rows in columns.
-        pub(crate) struct Block {
-            $($name: [$type; BLOCK],)*
-        }
-
-        impl Block {
-            /// A block in which every field has the value of an absent one.
-            pub(crate) const ABSENT: Self = Self { $($name: [<$type as Scalar>::ABSENT; BLOCK],)* };
-
-            /// Sets one field of the first rows from little-endian values, at most a block of them.
-            #[inline]
-            pub(crate) fn load(&mut self, field: Ordinal, bytes: &[u8]) {
-                match field {
-                    $(Ordinal::$name => {
-                        let values = bytes.chunks_exact(size_of::<$type>());
-                        for (place, mut value) in self.$name.iter_mut().zip(values) {
-                            *place = <$type>::take_le(&mut value);
-                        }
-                    })*
-                }
-            }
-
-            /// Whether every field of every row is legal.
-            #[inline]
-            pub(crate) fn is_legal(&self) -> bool {
-                true $(& self.$name.iter().fold(true, |legal, value| {
-                    legal & value.is_legal(&FIELDS[Ordinal::$name as usize])
-                }))*
-            }
-
-            /// One row, which is not checked.
-            #[inline]
-            pub(crate) fn row(&self, row: usize) -> Record {
-                Record { $($name: self.$name[row],)* }
             }
         }
     };

@@ -1,12 +1,12 @@
 //! From the bytes of a body to checked records, whichever of the three encodings it is in.
 
-use crate::columns::{BLOCK, Block};
+use crate::block::turn;
 use crate::envelope::{Header, UnknownKeys};
 use crate::maps::decode_maps;
 use crate::msgpack::{MAX_DEPTH, Reader};
 use crate::record::Record;
 use crate::refusal::{Reason, Refusal};
-use crate::table::{FIELDS, Ordinal, Presence, RECORD_BYTES};
+use crate::table::{FIELDS, Presence, RECORD_BYTES};
 use crate::topics::{HEALTH_SIGNALS, schema};
 
 /// Decodes the body of a batch into `records`: all of its signals, or none.
@@ -14,7 +14,6 @@ use crate::topics::{HEALTH_SIGNALS, schema};
 /// # Errors
 /// Why the batch is refused, with the field and the index of the signal where there is one.
 pub fn decode(header: &Header<'_>, body: &[u8], records: &mut Vec<Record>) -> Result<(), Refusal> {
-    records.clear();
     let decoded = decode_body(header, body, records);
     if decoded.is_err() {
         records.clear();
@@ -32,7 +31,10 @@ fn decode_body(header: &Header<'_>, body: &[u8], records: &mut Vec<Record>) -> R
         Some(0x80..=0x8f | 0xde | 0xdf) if health => {
             decode_columns(&mut reader, header.n, records)?;
         }
-        _ => decode_maps(&mut reader, header.n, schema, records)?,
+        _ => {
+            records.clear();
+            decode_maps(&mut reader, header.n, schema, records)?;
+        }
     }
     Ok(reader.finish()?)
 }
@@ -48,6 +50,7 @@ fn decode_packed(
         return Err(Reason::LengthMismatch.into());
     }
     let mut legal = true;
+    records.clear();
     records.extend(packed.iter().map(|packed| {
         let record = Record::from_bytes(packed);
         legal &= record.is_legal();
@@ -62,22 +65,8 @@ fn decode_columns(
     records: &mut Vec<Record>,
 ) -> Result<(), Refusal> {
     let columns = read_columns(reader, n)?;
-    let mut block = Block::ABSENT;
-    records.reserve(n);
-    for start in (0..n).step_by(BLOCK) {
-        let rows = BLOCK.min(n - start);
-        for (ordinal, column) in Ordinal::ALL.into_iter().zip(columns) {
-            if let Some(column) = column {
-                let size = FIELDS[ordinal as usize].kind.size();
-                block.load(ordinal, &column[start * size..(start + rows) * size]);
-            }
-        }
-        records.extend((0..rows).map(|row| block.row(row)));
-        if !block.is_legal() {
-            return Err(first_fault(records));
-        }
-    }
-    Ok(())
+    records.resize(n, Record::ABSENT);
+    if turn(&columns, records) { Ok(()) } else { Err(first_fault(records)) }
 }
 
 /// The bytes of every column, which hold `n` values each.

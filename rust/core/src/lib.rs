@@ -8,6 +8,7 @@
 #![allow(clippy::needless_bitwise_bool, reason = "tests without branches, where data decides")]
 
 pub mod accounting;
+mod block;
 pub mod columns;
 pub mod decode;
 pub mod encode;

@@ -273,7 +273,7 @@ fn alike() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>)>> {
 
 proptest! {
     #[test]
-    fn three_encodings_decode_to_the_same_records(records in vec(record(), 0..20), seq in 0..1_u64 << 50) {
+    fn three_encodings_decode_to_the_same_records(records in vec(record(), 0..140), seq in 0..1_u64 << 50) {
         let expected = bytes(&records);
         for encoding in Encoding::ALL {
             let header = header(seq, records.len());
@@ -281,6 +281,27 @@ proptest! {
             let envelope = open(&message).unwrap();
             prop_assert_eq!(envelope.header, header);
             prop_assert_eq!(&bytes(&read(&message).unwrap()), &expected, "{:?}", encoding);
+        }
+    }
+
+    /// Rows are turned in blocks, what is left in vectors of four, and the last of them padded.
+    #[test]
+    fn a_fault_is_found_in_whichever_row_and_encoding(
+        mut records in vec(record(), 1..140),
+        at in any::<proptest::sample::Index>(),
+        fault in 0..5_usize,
+    ) {
+        let at = at.index(records.len());
+        let field = match fault {
+            0 => { records[at].health_score = 1.5; "health_score" }
+            1 => { records[at].cache_hit_rate = f32::INFINITY; "cache_hit_rate" }
+            2 => { records[at].timestamp = f64::NAN; "timestamp" }
+            3 => { records[at].step = 1 << 60; "step" }
+            _ => { records[at].flags = 16; "flags" }
+        };
+        for encoding in [Encoding::Packed, Encoding::Columns] {
+            let refusal = read(&message(&header(0, records.len()), &records, encoding)).unwrap_err();
+            prop_assert_eq!((refusal.field.as_deref(), refusal.index), (Some(field), Some(at)), "{:?}", encoding);
         }
     }
 
