@@ -301,7 +301,7 @@ proptest! {
         };
         for encoding in [Encoding::Packed, Encoding::Columns] {
             let refusal = read(&message(&header(0, records.len()), &records, encoding)).unwrap_err();
-            prop_assert_eq!((refusal.field.as_deref(), refusal.index), (Some(field), Some(at)), "{:?}", encoding);
+            prop_assert_eq!((refusal.field, refusal.index), (Some(field), Some(at)), "{:?}", encoding);
         }
     }
 
