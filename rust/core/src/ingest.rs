@@ -14,6 +14,7 @@ use crate::priority::{URGENT, priority};
 use crate::record::Record;
 use crate::refusal::{Reason, Refusal};
 use crate::sharded::lock;
+use crate::sliding::MAX_WINDOW;
 use crate::summary::SummaryColumns;
 
 /// Refused messages that are kept for debugging.
@@ -27,7 +28,7 @@ const SAMPLE_BYTES: usize = 256;
 pub struct IngestConfig {
     /// Signals that are held at most, in both lanes together.
     pub capacity: usize,
-    /// Signals per layer that aggregates are taken over.
+    /// Signals per layer that aggregates are taken over, at most 65,535.
     pub window: usize,
     /// Longest message.
     pub max_message_bytes: usize,
@@ -68,8 +69,8 @@ impl Ingest {
         if config.capacity < MIN_CAPACITY {
             return Err("capacity must be at least 2: there are two lanes");
         }
-        if config.window == 0 {
-            return Err("window must be at least 1");
+        if !(1..=MAX_WINDOW).contains(&config.window) {
+            return Err("window must be from 1 to 65,535");
         }
         Ok(Self {
             run: run.map(OnceLock::from).unwrap_or_default(),

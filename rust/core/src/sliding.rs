@@ -25,9 +25,13 @@ pub(crate) struct SlidingWindow {
     samples: Vec<Sample>,
     /// Where the next sample goes; from there on lie the older ones.
     at: usize,
-    /// For every place of the lap before the extent from there on, unless its times were in order.
-    tails: Vec<Extent>,
+    /// For every place of the lap before where the earliest and the latest from there on lie, unless
+    /// its times were in order.
+    tails: Vec<(u16, u16)>,
 }
+
+/// Most signals of a window.
+pub(crate) const MAX_WINDOW: usize = u16::MAX as usize;
 
 /// One part of the window.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,7 +76,10 @@ impl SlidingWindow {
         }
         self.older.extent = match (left, self.tails.get(self.at + 1)) {
             ([], _) => Extent::default(),
-            (_, Some(tail)) => *tail,
+            (_, Some((earliest, latest))) => Extent {
+                earliest: self.samples[usize::from(*earliest)].timestamp,
+                latest: self.samples[usize::from(*latest)].timestamp,
+            },
             ([first, ..], None) => {
                 Extent { earliest: first.timestamp, latest: self.older.extent.latest }
             }
@@ -96,12 +103,8 @@ impl SlidingWindow {
         self.removed = Removed::default();
         self.tails.clear();
         if self.older.out_of_order {
-            self.tails.resize(self.samples.len(), Extent::default());
-            let mut extent = Extent::default();
-            for (tail, sample) in self.tails.iter_mut().zip(&self.samples).rev() {
-                extent.include(sample.timestamp);
-                *tail = extent;
-            }
+            self.tails.extend(tails(&self.samples));
+            self.tails.reverse();
         }
     }
 
@@ -116,6 +119,21 @@ impl SlidingWindow {
         let moments = [&older.moments, &newer.moments];
         Some(summarise(&self.latest, &self.counts, moments, span, &self.start))
     }
+}
+
+/// Where the earliest and the latest of the samples lie from the last place on, from the last but
+/// one, and so on.
+fn tails(samples: &[Sample]) -> impl Iterator<Item = (u16, u16)> {
+    let time = |at: u16| samples[usize::from(at)].timestamp;
+    let places = (0..u16::MAX).take(samples.len()).rev();
+    places.scan(None, move |tail, at| {
+        let (earliest, latest) = tail.unwrap_or((at, at));
+        *tail = Some((
+            if time(at) < time(earliest) { at } else { earliest },
+            if time(at) > time(latest) { at } else { latest },
+        ));
+        *tail
+    })
 }
 
 impl Part {
