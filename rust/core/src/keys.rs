@@ -145,7 +145,10 @@ impl Table {
             (layer, 0) if (layer as usize) < DENSE_LAYERS => {
                 let at = layer as usize;
                 if at >= self.dense.len() {
-                    self.dense.resize(at + 1, NONE);
+                    // Doubles, but never past the table's end, whatever id comes after which.
+                    let places = (at + 1).next_power_of_two().min(DENSE_LAYERS);
+                    self.dense.reserve_exact(places - self.dense.len());
+                    self.dense.resize(places, NONE);
                 }
                 self.dense[at] = slot;
             }
