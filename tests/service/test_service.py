@@ -17,6 +17,7 @@ from tamiyo.contracts import (
     HealthSignal,
     ModelTopology,
     Outcome,
+    PerformanceMetrics,
     SignalBatch,
     Topic,
     TopologyEdge,
@@ -241,9 +242,34 @@ async def test_a_bus_that_closes_ends_the_parts_without_an_error(bus):
     assert all(not part["last_error"] for part in service.stats()["parts"].values())
 
 
-def test_a_bad_configuration_is_refused():
-    with pytest.raises(ValueError, match="pause_seconds"):
-        ServiceConfig(cycle_seconds=0.1, pause_seconds=0.2)
+async def test_with_nothing_wrong_it_rests_until_the_host_is_alarmed(bus):
+    trainer = Trainer(bus)
+    # A share so small that a rest would last for hours.
+    config = ServiceConfig(pause_seconds=0, think_share=1e-9)
+    service = TamiyoService(bus, Asked(), run="r", config=config)
+
+    async def until(condition):
+        async with asyncio.timeout(30):
+            while not condition(service.stats()):
+                await asyncio.sleep(0)
+
+    async with service:
+        trainer.sample()
+        await until(lambda stats: stats["cycle"]["cycles"] == 1)
+        trainer.sample()
+        await until(lambda stats: stats["collection"]["accounting"]["total"]["sent"] == 6)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert service.stats()["cycle"]["cycles"] == 1
+        metrics = PerformanceMetrics(run="r", step=30, timestamp=1.7e9, alarm="loss")
+        bus.publish_nowait(Topic.PERFORMANCE_METRICS, metrics.to_bytes())
+        await until(lambda stats: stats["cycle"]["cycles"] > 1)
+
+
+@pytest.mark.parametrize("options", [{"pause_seconds": -1}, {"think_share": 0}])
+def test_a_bad_configuration_is_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        ServiceConfig(**options)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -111,6 +111,11 @@ class ProductionHealthCollector:
         return self._topology
 
     @property
+    def alarm(self) -> str | None:
+        """What the run's host found wrong when it last reported; `None` while nothing is."""
+        return self._metrics[-1].alarm if self._metrics else None
+
+    @property
     def revision(self) -> int:
         """Grows with everything new that arrives."""
         return self._revision

@@ -30,5 +30,7 @@ class PerformanceMetrics(ControlMessage):
     """Share of the planned run that is done, where the trainer said how long it will be."""
     snapshot_step: int | None = None
     """Step of the last known good snapshot that `restore` would return to."""
+    alarm: str | None = None
+    """What the host finds wrong with the run at this moment, in words; absent while nothing is."""
     probe_overhead: float | None = None
     """Share of the run's time that probing took, self-timed."""

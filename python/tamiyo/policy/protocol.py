@@ -31,6 +31,11 @@ class Verdict:
     outputs: Mapping[str, Any] = field(default_factory=dict)
     """The raw numbers behind it, as plain Python values."""
 
+    @property
+    def quiet(self) -> bool:
+        """Whether there was nothing to decide on, not even a condition to look at."""
+        return self.decision is None and not self.checks
+
 
 @runtime_checkable
 class DecisionPolicy(Protocol):

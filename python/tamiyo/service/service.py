@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,23 +29,27 @@ class ServiceConfig:
     """How a service runs.
 
     Attributes:
-        cycle_seconds: Longest time between two looks at the run while nothing arrives.
         pause_seconds: Shortest time between two cycles, so that a busy run cannot make the
             controller spin.
+        think_share: Share of the time that cycles may take while nothing is wrong; in the process
+            of the training loop they hold it up. A run in alarm, and symptoms that have to be
+            confirmed, are thought about without delay.
         buffer_size: Signals held by the collector.
         window: Signals per layer that the aggregates cover.
         journal: File of the decision journal; without one nothing is written down.
     """
 
-    cycle_seconds: float = 0.1
     pause_seconds: float = 0.01
+    think_share: float = 0.01
     buffer_size: int = 50_000
     window: int = 100
     journal: Path | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.pause_seconds <= self.cycle_seconds:
-            raise ValueError("pause_seconds must lie between 0 and cycle_seconds")
+        if self.pause_seconds < 0:
+            raise ValueError("pause_seconds must not be negative")
+        if not 0 < self.think_share <= 1:
+            raise ValueError("think_share must lie in (0, 1]")
 
 
 class TamiyoService:
@@ -181,13 +186,20 @@ class TamiyoService:
     async def _keep_deciding(self) -> None:
         seen = -1
         while True:
-            try:
-                async with asyncio.timeout(self.config.cycle_seconds):
-                    seen = await self.collector.wait_for_change(seen)
-            except TimeoutError:
-                continue
-            await self._cycle.think()
+            seen = await self.collector.wait_for_change(seen)
+            verdict = await self._cycle.think()
             await asyncio.sleep(self.config.pause_seconds)
+            if verdict is not None and verdict.quiet:
+                seconds = self._cycle.stats.last_seconds
+                await self._rest(seconds / self.config.think_share - seconds)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, but no longer than until the host raises an alarm."""
+        seen = self.collector.revision
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.collector.alarm is None:
+                    seen = await self.collector.wait_for_change(seen)
 
     def _next_term(self) -> int:
         """One more than any earlier controller of this journal, so that hosts can tell us apart."""
