@@ -46,7 +46,7 @@ test-slow: build ## the slow Python tests
 	$(BIN)/pytest -m slow
 
 target/peers/.installed: build
-	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target target/peers river==0.26.1 pytest-run-parallel==0.10.0
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target target/peers river==0.26.1 pytest-run-parallel==0.10.0 gromo==0.1.0
 	touch $@
 
 target/tools/bin/cargo-fuzz:
