@@ -82,6 +82,51 @@ def test_loss_history_reports_medians_and_counts():
     assert history.slow_level == pytest.approx(14.0, abs=1.5)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    fall=st.floats(0, 0.05),
+    noise=st.floats(1e-3, 1),
+)
+def test_noise_is_told_from_trend(seed, fall, noise):
+    generator = torch.Generator().manual_seed(seed)
+    history = LossHistory()
+    for step in range(64):
+        history.observe(9 - fall * step + noise * float(torch.randn((), generator=generator)))
+    # Sixty-four values tell a deviation to a third; the trend adds its slope at most, on the scale
+    # that turns differences into deviations.
+    assert 0.5 * noise < history.noise() < 1.7 * noise + 1.05 * fall
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), noise=st.floats(1e-3, 1), count=st.integers(32, 200))
+def test_noise_alone_has_no_pace(seed, noise, count):
+    generator = torch.Generator().manual_seed(seed)
+    history = LossHistory()
+    for _ in range(count):
+        history.observe(1 + noise * float(torch.randn((), generator=generator)))
+    assert history.pace() == 0
+
+
+@pytest.mark.parametrize("count", [32, 50, 64, 200])
+def test_the_pace_is_the_fall_in_thirty_two_steps(count):
+    history = LossHistory()
+    for step in range(count):
+        history.observe(9 - 0.02 * step + 0.01 * (-1) ** step)
+    assert history.pace() == pytest.approx(0.64, rel=0.05)
+
+
+def test_a_pace_needs_enough_finite_losses():
+    history = LossHistory()
+    for step in range(31):
+        history.observe(9 - 0.1 * step)
+    assert history.pace() == 0
+    history.observe(5.9)
+    assert history.pace() > 0
+    history.observe(math.nan)
+    assert history.pace() == 0
+
+
 def training(loop):
     run = loop("mlp", "adamw")
     run.steps(1)
@@ -159,6 +204,56 @@ def test_no_candidate_survives_trouble(loop):
     assert governor.alarm == "loss"
     assert governor.keeper.good is good
     assert governor.keeper._candidate is None
+
+
+def test_validation_before_a_trial_is_what_it_is_held_to(loop, decide):
+    _, run = training(loop)
+    governor = Governor(run, horizon=20)
+    for step in range(1, 60):
+        governor.observe_loss(step, 1.0)
+    governor.observe_validation(0.5)
+    before = RunSnapshot(run, 60)
+    trial = governor.open_trial(
+        decide(AdaptationType.WIDEN), lambda: None, before, before.trained, 60
+    )
+    assert trial.validation == 0.5
+    for loss in (5.0, 6.0):
+        governor.observe_validation(loss)
+    assert governor.verdict(61)[0] is Outcome.ROLLED_BACK
+    governor.close_trial(61, rolled_back=True)
+    after = governor.open_trial(
+        decide(AdaptationType.WIDEN), lambda: None, before, before.trained, 61
+    )
+    assert after.validation == 0.5
+
+
+def test_in_an_alarm_only_the_level_counts(loop, decide):
+    _, run = training(loop)
+    governor = Governor(run)
+    for step in range(1, 60):
+        governor.observe_loss(step, 1.0 if step < 50 else 90.0)
+    before = RunSnapshot(run, 60)
+    trial = governor.open_trial(
+        decide(AdaptationType.RESTORE), lambda: None, before, before.trained, 60
+    )
+    assert governor.alarm == "loss"
+    assert trial.loss_before == 90.0
+    assert trial.latest is None
+    assert trial.pace == 0
+
+
+def test_values_that_are_not_finite_are_never_kept(loop, decide):
+    made, run = training(loop)
+    governor = Governor(run, horizon=20)
+    for step in range(1, 60):
+        governor.observe_loss(step, 1.0)
+    before = RunSnapshot(run, 60)
+    with torch.no_grad():
+        made.model[0].bias[0] = math.nan
+    governor.open_trial(decide(AdaptationType.PRUNE), lambda: None, before, before.trained, 60)
+    outcome, reason = governor.verdict(60)
+    assert outcome is Outcome.ROLLED_BACK
+    assert "not finite" in reason
 
 
 def test_without_losses_nothing_is_kept(loop):

@@ -2,11 +2,14 @@
 
 import math
 
-from tamiyo.contracts import Outcome
+from tamiyo.contracts import AdaptationDecision, Outcome
+from tamiyo.host.actions import Undo
+from tamiyo.host.drift import WeightDrift
 from tamiyo.host.keeper import SnapshotKeeper
-from tamiyo.host.probe import Sample
+from tamiyo.host.sample import Sample
+from tamiyo.host.snapshot import RunSnapshot, TrainedParameters
 from tamiyo.host.training import TrainingRun
-from tamiyo.host.trial import Trial
+from tamiyo.host.trial import WINDOWS, Trial
 from tamiyo.host.watch import LossHistory, RobustWatch
 
 __all__ = ["Governor"]
@@ -16,7 +19,7 @@ _SMALLEST = -45.0
 
 
 class Governor:
-    """Reads the loss at each step, gradient norm and update ratio at samples.
+    """Reads the loss at each step, gradient norm and update ratio at samples, weights now and then.
 
     Args:
         run: The run.
@@ -56,6 +59,8 @@ class Governor:
             )
             for name in ("gradient norm", "update ratio")
         }
+        self._drift = WeightDrift(run, window=max(1, horizon // WINDOWS))
+        self._validation: float | None = None
         self._sample_alarm: str | None = None
         self._sample_trouble = False
 
@@ -63,6 +68,21 @@ class Governor:
     def alarm(self) -> str | None:
         """What is wrong, in words; `None` while nothing is."""
         return "loss" if self._loss.alarm else self._sample_alarm
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is wrong, suspected or on trial."""
+        return self.alarm is None and self.trial is None and not self._loss.suspicious
+
+    @property
+    def loss_bound(self) -> float:
+        """Losses up to this one are nothing remarkable."""
+        return self._loss.bound
+
+    @property
+    def next_look(self) -> int:
+        """The step after which `consider_snapshot` wants to be called, if nothing happens."""
+        return self._drift.due
 
     @property
     def initial_loss(self) -> float:
@@ -92,14 +112,77 @@ class Governor:
         """Level to compare with after an adaptation: recent in an alarm, robust otherwise."""
         return self.history.level(short=self.alarm is not None)
 
+    def observe_validation(self, loss: float) -> None:
+        """The loss of an evaluation on held-out data."""
+        if self.trial is not None:
+            self.trial.validations.append(loss)
+        else:
+            self._validation = loss if math.isfinite(loss) else None
+
+    def open_trial(
+        self,
+        decision: AdaptationDecision,
+        undo: Undo,
+        before: RunSnapshot,
+        trained: TrainedParameters,
+        step: int,
+        *,
+        steps_lost: int = 0,
+        duration_ms: float = 0.0,
+    ) -> Trial:
+        """Watch an adaptation that was applied after `step` optimiser steps; see `Trial`."""
+        # A run in trouble is no measure of how fast its loss should fall or its weights move.
+        healthy = self.alarm is None
+        self._drift.restart(step, compare=healthy)
+        self.trial = Trial(
+            decision,
+            undo,
+            before,
+            trained,
+            step,
+            self.horizon,
+            self.loss_before(),
+            self.history.spread(),
+            self.initial_loss,
+            latest=self.history.level(short=True) if healthy else None,
+            noise=self.history.noise(),
+            pace=self.history.pace() if healthy else 0.0,
+            rates=self._drift.rates,
+            unscheduled=self._drift.unscheduled,
+            stillest=self._drift.stillest,
+            validation=self._validation,
+            steps_lost=steps_lost,
+            duration_ms=duration_ms,
+        )
+        return self.trial
+
+    def close_trial(self, step: int, *, rolled_back: bool) -> None:
+        """End the watch after `step` optimiser steps."""
+        trial, self.trial = self.trial, None
+        if rolled_back:
+            self._drift.restart(step, compare=False)
+            return
+        self._drift.forget()
+        if trial is not None and trial.validations:
+            self._validation = trial.validations[-1]
+
     def consider_snapshot(self, step: int) -> None:
         """Let the keeper go on after a step. Without losses nothing is checked and nothing kept."""
+        self._drift.observe(step)
         trouble = self._loss.suspicious or self._sample_trouble
         if trouble or self.trial is not None:
             self.keeper.drop_candidate()
         elif self._loss.ready:
             self.keeper.consider(step, checks=self.history.seen)
 
-    def verdict(self, step: int) -> tuple[Outcome, str] | None:
-        """What is to become of the adaptation on probation, if it can be said."""
-        return self.trial.verdict(step) if self.trial is not None else None
+    def verdict(self, step: int, *, last: bool = False) -> tuple[Outcome, str] | None:
+        """What is to become of the adaptation on probation, if it can be said; see `Trial`."""
+        trial = self.trial
+        if trial is None:
+            return None
+        verdict = trial.verdict(step, last=last)
+        ends = verdict is not None and verdict[0] is Outcome.KEPT
+        # Not every value shows in the training loss: statistics of a normalisation do not.
+        if (ends or step == trial.step) and trial.before.broken_since():
+            return Outcome.ROLLED_BACK, "it brought in values that are not finite"
+        return verdict

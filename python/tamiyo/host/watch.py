@@ -1,19 +1,29 @@
 """Robust alarms on a noisy series: median and MAD of its own past, with hysteresis."""
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterable
 from statistics import median
 
-__all__ = ["LossHistory", "RobustWatch", "robust_spread"]
+__all__ = ["LossHistory", "RobustWatch", "error_of_median", "robust_spread"]
 
 MAD_TO_DEVIATION = 1.4826
 """Standard deviation of a normal distribution over its median absolute deviation."""
 
 
+SIGNIFICANT = 5.0
+"""Standard errors beyond which a fall of the loss is believed."""
+
+
 def robust_spread(values: Iterable[float], level: float) -> float:
     """Standard deviation estimated from the median absolute deviation around `level`."""
     return MAD_TO_DEVIATION * median(abs(value - level) for value in values)
+
+
+def error_of_median(deviation: float, count: int) -> float:
+    """Standard error of the median of `count` values, were they normally distributed."""
+    return math.sqrt(math.pi / 2 / count) * deviation
 
 
 class RobustWatch:
@@ -79,6 +89,11 @@ class RobustWatch:
         """Whether there is enough past to judge a value."""
         return len(self._values) >= self._minimum
 
+    @property
+    def bound(self) -> float:
+        """The largest value that is not high."""
+        return self._high_bound
+
     def observe(self, value: float) -> bool:
         """Take the next value; returns whether the alarm is up."""
         if not math.isfinite(value):
@@ -137,10 +152,12 @@ class LossHistory:
 
     RECENT = 32
     SHORT = 8
+    FEWEST = 16
+    """Losses in each half without which no fall is believed."""
     BLOCK = 16
 
     def __init__(self) -> None:
-        self._recent: deque[float] = deque(maxlen=self.RECENT)
+        self._recent: deque[float] = deque(maxlen=2 * self.RECENT)
         self._block: list[float] = []
         self._blocks: deque[float] = deque(maxlen=16)
         self._unreported: deque[float] = deque(maxlen=1024)
@@ -163,14 +180,37 @@ class LossHistory:
 
     def level(self, *, short: bool = False) -> float | None:
         """Median of the last 32 losses (8 if `short`), `None` if half of them are not finite."""
-        recent = list(self._recent)[-self.SHORT :] if short else list(self._recent)
+        recent = list(self._recent)[-(self.SHORT if short else self.RECENT) :]
         finite = [loss for loss in recent if math.isfinite(loss)]
         return median(finite) if len(finite) * 2 > len(recent) else None
 
     def spread(self) -> float:
         """Robust standard deviation of the last 32 losses; 0 without finite ones."""
-        finite = [loss for loss in self._recent if math.isfinite(loss)]
+        finite = [loss for loss in list(self._recent)[-self.RECENT :] if math.isfinite(loss)]
         return robust_spread(finite, median(finite)) if finite else 0.0
+
+    def noise(self) -> float:
+        """Standard deviation of the last 64 losses about their trend; 0 without finite ones.
+
+        Read off the differences of neighbours, which a trend hardly touches.
+        """
+        steps = [abs(after - before) for before, after in itertools.pairwise(self._recent)]
+        finite = [step for step in steps if math.isfinite(step)]
+        return MAD_TO_DEVIATION * median(finite) / math.sqrt(2) if finite else 0.0
+
+    def pace(self) -> float:
+        """By how much the median of the last 32 losses is below that of the 32 before them.
+
+        0 unless the fall is beyond doubt: more than six times its standard error. With fewer than
+        64 losses the halves of what there is are compared.
+        """
+        losses = list(self._recent)
+        half = len(losses) // 2
+        if half < self.FEWEST or not all(map(math.isfinite, losses)):
+            return 0.0
+        fall = median(losses[:half]) - median(losses[half:])
+        doubt = SIGNIFICANT * error_of_median(self.noise(), half) * math.sqrt(2)
+        return fall / half * self.RECENT if fall > doubt else 0.0
 
     @property
     def slow_level(self) -> float | None:
