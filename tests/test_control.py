@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import io
 import threading
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 import tamiyo
+from following import SLOW_SEED, Plan
 from tamiyo.contracts import AdaptationDecision, AdaptationType, Outcome
 from tamiyo.policy import Verdict
 from tamiyo.policy.budget import DecisionBudget
@@ -233,3 +235,84 @@ def test_a_model_without_parameters_is_observed_without_harm():
             model(torch.randn(2, 2))
             control.step(loss=1.0)
     assert control.stats()["host"]["steps"] == 5
+
+
+def checkpoint_of(run, control):
+    """What a file on the disk gives back."""
+    file = io.BytesIO()
+    states = control, run.model, run.optimizer
+    torch.save([holder.state_dict() for holder in states], file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_a_resumed_run_goes_on_bit_for_bit_where_the_saved_one_was():
+    run = Run()
+    plan = Plan(
+        {
+            10: ("widen", ["0"], {"units": 3.0}),
+            20: ("change_activation", ["1"], {"to": "gelu"}),
+            30: ("scale_learning_rate", ["2"], {"factor": 0.5}),
+            40: ("clip_gradients", [], {"ratio": 0.05}),
+            50: ("add_seed", ["0"], SLOW_SEED),
+        }
+    )
+    control = run.attach(mode="autonomous", probe_budget=0.0, run="mine")
+    for step in range(60):
+        plan.follow(control, step)
+        run.train(control, steps=1)
+    state, weights, moments = checkpoint_of(run, control)
+
+    again = Run()
+    again.data.set_state(run.data.get_state())
+    resumed = again.attach(mode="autonomous", probe_budget=0.0, run=state["run"])
+    resumed.load_state_dict(state)
+    again.model.load_state_dict(weights)
+    again.optimizer.load_state_dict(moments)
+    names = [node.name for node in control.topology.nodes]
+    assert [node.name for node in resumed.topology.nodes] == names
+    for one, other in ((run, control), (again, resumed)):
+        one.train(other, steps=60)
+    assert resumed.stats()["host"]["steps"] == 120
+    assert resumed.stats()["host"]["errors"] == {}
+    assert resumed.state_dict() == control.state_dict()
+    for one in (control, resumed):
+        one.remove()
+    first, second = run.model.state_dict(), again.model.state_dict()
+    assert list(first) == list(second)
+    assert "0.seed.0.weight" in first
+    assert all(map(torch.equal, first.values(), second.values()))
+
+
+def test_weights_of_a_removed_run_load_where_tamiyo_only_rebuilds():
+    run = Run()
+    with run.attach(mode="autonomous", probe_budget=0.0) as control:
+        run.train(control, steps=3)
+        Plan({3: ("widen", ["0"], {})}).follow(control, 3)
+        run.train(control)
+        state = control.state_dict()
+    model = Run().model
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        model.load_state_dict(run.model.state_dict())
+    tamiyo.rebuild(model, state)
+    model.load_state_dict(run.model.state_dict())
+    assert {type(module).__module__.split(".")[0] for module in model.modules()} == {"torch"}
+
+
+def test_a_state_is_loaded_before_the_first_step_or_not_at_all():
+    run = Run()
+    with run.attach() as control:
+        state = control.state_dict()
+        run.train(control, steps=1)
+        with pytest.raises(RuntimeError, match="before the first step"):
+            control.load_state_dict(state)
+
+
+def test_a_run_that_was_saved_before_it_was_traced_is_traced_when_it_goes_on():
+    with Run().attach() as control:
+        state = control.state_dict()
+    run = Run()
+    with run.attach() as control:
+        control.load_state_dict(state)
+        run.train(control, steps=3)
+        assert control.topology is not None

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     )
     from tamiyo.control import Control, attach
     from tamiyo.graph import LayerNode, ModelGraphAnalyzer, ModelGraphBuilder, ModelGraphState
-    from tamiyo.host import trace
+    from tamiyo.host import StructureError, rebuild, trace
     from tamiyo.learn import ProductionPolicyTrainer, ProductionTrainingConfig
     from tamiyo.oona import connect
     from tamiyo.policy import EnhancedTamiyoPolicyGNN, PolicyConfig, RulesPolicy
@@ -45,9 +45,11 @@ __all__ = [
     "RulesPolicy",
     "SignalBatch",
     "SignalFilterEngine",
+    "StructureError",
     "TamiyoService",
     "attach",
     "connect",
+    "rebuild",
     "trace",
 ]
 
@@ -63,7 +65,7 @@ _HOMES = {
         "SignalBatch",
     ),
     "tamiyo.graph": ("LayerNode", "ModelGraphAnalyzer", "ModelGraphBuilder", "ModelGraphState"),
-    "tamiyo.host": ("trace",),
+    "tamiyo.host": ("StructureError", "rebuild", "trace"),
     "tamiyo.learn": ("ProductionPolicyTrainer", "ProductionTrainingConfig"),
     "tamiyo.oona": ("connect",),
     "tamiyo.policy": ("EnhancedTamiyoPolicyGNN", "PolicyConfig", "RulesPolicy"),

@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -45,13 +45,14 @@ def attach(
     journal: str | Path | None = None,
     run: str | None = None,
     pace: Pace = "realtime",
+    think_share: float = 0.01,
     **host_options: Any,
 ) -> "Control":
     """Put Tamiyo beside a training run.
 
     Call `control.step(loss=loss)` after every `optimizer.step()`, and
     `control.report(val_loss=..., val_accuracy=...)` after an evaluation. Nothing in these calls
-    raises into the loop or waits for the controller.
+    raises into the loop or waits for the controller. In a data-parallel run, do so on every rank.
 
     Example:
         >>> with tamiyo.attach(model, optimizer, mode="autonomous") as control:
@@ -74,11 +75,13 @@ def attach(
         pace: `realtime` thinks in a thread beside the training loop. `lockstep` thinks inside
             `control.step()` whenever a sample was published, which costs training time but makes
             a seeded run repeatable: for experiments.
+        think_share: Share of the time that the thread may think while nothing is wrong.
         **host_options: Further options of `tamiyo.host.HostSession`, such as `scheduler`,
-            `scaler` or `probe_budget`.
+            `scaler`, `companions` (averages of the weights that have to change their shape with
+            the model) or `probe_budget`.
 
     Raises:
-        ValueError: an unknown mode or pace, or a model without parameters.
+        ValueError: an unknown mode or pace, a share out of range, or a model without parameters.
         JournalError: the journal exists and is damaged.
         OSError: the journal cannot be written.
     """
@@ -86,16 +89,20 @@ def attach(
         raise ValueError(f"pace must be 'realtime' or 'lockstep', got {pace!r}")
     run = run or f"run-{uuid.uuid4().hex[:12]}"
     client = connect("memory://")
-    config = ServiceConfig(journal=Path(journal) if journal is not None else None)
     host = HostSession(
         model, optimizer, client, run=run, mode=mode, total_steps=total_steps, **host_options
     )
     try:
+        config = ServiceConfig(
+            think_share=think_share,
+            journal=Path(journal) if journal is not None and host.leads else None,
+        )
         service = TamiyoService(client, policy, run=run, config=config)
     except BaseException:
         host.remove()
         raise
-    return Control(host, _ControllerThread(service, client, pace), service)
+    # Of several processes that train the same weights, one thinks.
+    return Control(host, _ControllerThread(service, client, pace) if host.leads else None, service)
 
 
 class _ControllerThread:
@@ -152,7 +159,7 @@ class Control:
     def __init__(
         self,
         host: HostSession,
-        controller: _ControllerThread,
+        controller: _ControllerThread | None,
         service: TamiyoService,
     ) -> None:
         self._host = host
@@ -177,7 +184,8 @@ class Control:
         Without losses nothing can be judged, so `autonomous` then waits for `confirm`.
         """
         self._host.step(loss, epoch=epoch)
-        self._controller.after_step()
+        if self._controller is not None:
+            self._controller.after_step()
 
     def report(self, *, val_loss: float | None = None, val_accuracy: float | None = None) -> None:
         """Tell the result of an evaluation on held-out data; accuracy in [0, 1]."""
@@ -199,13 +207,47 @@ class Control:
         """Apply decisions again."""
         self._host.resume()
 
+    def state_dict(self) -> dict[str, Any]:
+        """The adaptations in force, to be saved beside the states of model and optimiser.
+
+        It consists of dictionaries, lists, strings and numbers only, so that
+        `torch.load(..., weights_only=True)` reads it. Not part of it are the losses seen so far,
+        snapshots, and what the controller remembers; an adaptation that is still under watch
+        counts as kept. Call it between two optimiser steps.
+
+        Example:
+            >>> torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(),
+            ...             "tamiyo": control.state_dict()}, path)
+        """
+        return self._host.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a saved run was; *first* this, then the states of model and optimiser.
+
+        The model is given the structure that it had, the optimiser the parameters that it trained,
+        and seeds, learning rates of single layers and gradient clipping are as they were.
+
+        Example:
+            >>> model, optimizer = build()
+            >>> control = tamiyo.attach(model, optimizer, run=saved["tamiyo"]["run"])
+            >>> control.load_state_dict(saved["tamiyo"])
+            >>> model.load_state_dict(saved["model"])
+            >>> optimizer.load_state_dict(saved["optimizer"])
+
+        Raises:
+            StructureError: model or optimiser are not those that were saved; nothing was changed.
+            RuntimeError: the run has begun already.
+        """
+        self._host.load_state_dict(state)
+
     def remove(self) -> None:
         """Take everything of Tamiyo off the model and stop the controller. Twice is harmless."""
         if self._removed:
             return
         self._removed = True
         self._host.remove()
-        self._controller.stop()
+        if self._controller is not None:
+            self._controller.stop()
 
     @property
     def topology(self) -> ModelTopology | None:

@@ -71,3 +71,12 @@ def test_a_target_that_cannot_be_used_exits_with_2(target):
 @pytest.mark.parametrize("target", ["nowhere:model", "users_module", "users_module:"])
 def test_a_target_that_does_not_exist_exits_with_2(target):
     assert RUN.invoke(app, ["inspect", target]).exit_code == 2
+
+
+def test_with_inputs_it_shows_which_layers_use_all_their_units():
+    use = json.loads(run("trained", "--json").output)["use"]
+    assert use.keys() == {"0", "2"}
+    assert all(0 < share <= 1 for share in use.values())
+    assert "use" in run("trained").output
+    assert json.loads(run("traced", "--json").output)["use"]["0"] is None
+    assert json.loads(run("model", "--json").output)["use"] == {}

@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from tamiyo.host import TopologyRecorder, TrainingRun
-from tamiyo.host.actions import Context
+from tamiyo.contracts import AdaptationType
+from tamiyo.host import RunSnapshot, TopologyRecorder, TrainingRun
+from tamiyo.host.actions import ACTIONS, Context, Refusal
+from tamiyo.host.readers import unit_count
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, 0.02, momentum=0.9),
@@ -69,8 +71,8 @@ class Training:
     def __init__(self, kind, widths, norm, activation, optimizer, seed):
         build, shape = BUILDERS[kind]
         torch.manual_seed(seed)
-        self.model = build(widths, norm, activation)
-        self.optimizer = OPTIMIZERS[optimizer](self.model.parameters())
+        self.recipe = build, (widths, norm, activation), OPTIMIZERS[optimizer]
+        self.model, self.optimizer = self.fresh()
         self.inputs = torch.randn(16, *shape)
         with torch.no_grad():
             target = build(widths, False, activation)(self.inputs)
@@ -82,6 +84,12 @@ class Training:
         self.layers = recorder.layers()
         run = TrainingRun(self.model, self.optimizer)
         self.context = Context(run, self.layers, seed=seed)
+
+    def fresh(self):
+        """Model and optimiser as the program builds them, with values of their own."""
+        build, sizes, optimizer = self.recipe
+        model = build(*sizes)
+        return model, optimizer(model.parameters())
 
     def step(self):
         loss = functional.mse_loss(self.model(self.inputs), self.target)
@@ -115,3 +123,55 @@ trainings = st.builds(
     optimizer=st.sampled_from(sorted(OPTIMIZERS)),
     seed=st.integers(0, 999),
 )
+
+
+STRUCTURAL = ("widen", "prune", "insert_normalization", "add_seed", "remove_seed")
+QUICK = {"training_steps": 1, "blending_steps": 2, "holding_steps": 1}
+ADAPTED = {
+    "units": [1.0, 2.0, 0.3],
+    "initialization": ["zero_outgoing", "net2net"],
+    "to": ["relu", "gelu", "tanh"],
+}
+
+
+def legal(training):
+    layers = training.layers
+    return [
+        (kind, layer_id)
+        for kind in (*STRUCTURAL, "reinitialize", "change_activation")
+        for layer_id in range(len(layers))
+        if ACTIONS[AdaptationType(kind)].applies_to(layers, layer_id)
+    ]
+
+
+def chosen_parameters(choose, rules):
+    drawn = {name: choose.choice(options) for name, options in ADAPTED.items()}
+    defaults = {name: rule.default for name, rule in rules.items()}
+    return {name: (drawn | QUICK).get(name, default) for name, default in defaults.items()}
+
+
+def measure_activity(training):
+    """One dead unit in each layer that has units, as a sample could show it."""
+    for layer_id in range(len(training.layers)):
+        if (units := unit_count(training.layers.module(layer_id))) is not None:
+            activity = torch.ones(units)
+            activity[0] = 0
+            training.context.activity[layer_id] = activity
+
+
+def adapt(training, choose):
+    """Apply a random legal adaptation; undoing it first must leave no trace."""
+    kind, layer_id = choose.choice(legal(training))
+    action = ACTIONS[AdaptationType(kind)]
+    parameters = chosen_parameters(choose, action.rules)
+    measure_activity(training)
+    snapshot = RunSnapshot(training.context.run, 0)
+    try:
+        undo = action.apply(training.context, (layer_id,), parameters)
+    except Refusal:
+        assert snapshot.verify()
+        return
+    undo()
+    assert snapshot.verify(), (kind, layer_id)
+    measure_activity(training)
+    action.apply(training.context, (layer_id,), parameters)

@@ -181,3 +181,28 @@ def test_a_restore_that_is_refused_leaves_a_trial_alone(attached):
     )
     assert results(run)["d1"].outcome is Outcome.APPLIED
     assert run.optimizer.param_groups[0]["lr"] == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize(("blending", "steps"), [(1.0, 7), (20.0, 32)])
+def test_a_seed_is_not_kept_before_it_was_felt_in_full(attached, blending, steps):
+    run, send = attached(horizon=4)
+    run.steps(30)
+    seed = {"units": 1.0, "training_steps": 3.0, "blending_steps": blending, "holding_steps": 1.0}
+    assert send(AdaptationType.ADD_SEED, (0,), **seed).outcome is Outcome.APPLIED
+    for _ in range(40):
+        if results(run)["d1"].outcome is not Outcome.APPLIED:
+            break
+        run.step()
+    assert results(run)["d1"].outcome is Outcome.KEPT
+    assert results(run)["d1"].step == 31 + steps
+
+
+def test_a_seed_that_hurts_is_taken_out_before_it_was_felt_in_full(attached):
+    run, send = attached(horizon=4)
+    run.steps(30)
+    assert send(AdaptationType.ADD_SEED, (0,), blending_steps=500.0).outcome is Outcome.APPLIED
+    run.step()
+    run.session.step(loss=float("nan"))
+    result = results(run)["d1"]
+    assert (result.outcome, result.verified) == (Outcome.ROLLED_BACK, True)
+    assert type(run.model[0]) is nn.Linear

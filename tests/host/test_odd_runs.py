@@ -166,6 +166,7 @@ def test_whatever_is_offered_can_be_applied(name, kind, parameters, client, deci
             client.publish_nowait(Topic.DECISIONS, decision.to_bytes())
 
     losses, _, session = train(name, client, act, mode="autonomous", horizon=5)
+    session.remove()
     assert session.stats().errors == {}
     assert all(torch.isfinite(loss) for loss in losses)
     for _, result in session.history:
@@ -185,7 +186,7 @@ def test_sharded_parameters_are_not_measured():
         model[0].weight = nn.Parameter(sharded)
         optimizer = sgd(model.parameters())
         assert TrainingRun(model, optimizer).other_ranks == 0
-        meter = UpdateMeter(TopologyRecorder(model).layers())
+        meter = UpdateMeter(TopologyRecorder(model).layers(), optimizer)
         assert not any(hasattr(parameter, "device_mesh") for parameter in meter._parameters)
         assert len(meter._parameters) == 5
     finally:

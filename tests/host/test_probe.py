@@ -17,7 +17,7 @@ def probe_of(run, **options):
     run.step()
     recorder.detach()
     training = TrainingRun(run.model, run.optimizer)
-    return LayerProbe(training, recorder.layers(), budget=1.0, **options)
+    return LayerProbe(training, recorder.layers(), budget=TimeBudget(1.0), **options)
 
 
 def sample_of(run, probe, inputs=None):
@@ -285,6 +285,13 @@ def test_the_budget_holds_on_a_simulated_clock(share, cost, urgent):
     advance = 5 if urgent else 2
     assert budget.spent <= share * now + advance * cost
     assert budget.overhead(now) == pytest.approx(budget.spent / now)
+
+
+def test_an_interval_is_kept_whatever_it_costs(loop):
+    run = loop("mlp")
+    probe = probe_of(run, every=4)
+    probe.budget.charge(1e9)
+    assert [step for step in range(1, 13) if probe.due(step, urgent=step == 3)] == [4, 8, 12]
 
 
 def test_no_budget_means_no_samples():

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -122,3 +123,33 @@ def test_a_gradient_scaler_is_part_of_it(loop):
     assert not snapshot.verify()
     snapshot.restore()
     assert scaler.state_dict() == state
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["weight", "buffer", "moment"])
+def test_what_has_become_infinite_shows(loop, where, value):
+    run = loop("conv", "adamw")
+    run.steps(2)
+    snapshot = RunSnapshot(TrainingRun(run.model, run.optimizer), 2)
+    assert not snapshot.broken_since()
+    tensor = {
+        "weight": run.model[0].weight,
+        "buffer": run.model[1].running_var,
+        "moment": run.optimizer.state[run.model[0].weight]["exp_avg"],
+    }[where]
+    with torch.no_grad():
+        tensor.view(-1)[0] = value
+    assert snapshot.broken_since()
+    assert not RunSnapshot(TrainingRun(run.model, run.optimizer), 2).broken_since()
+
+
+def test_large_values_and_new_parameters_are_not_broken(loop):
+    run = loop("mlp", "adamw")
+    run.steps(2)
+    snapshot = RunSnapshot(TrainingRun(run.model, run.optimizer), 2)
+    with torch.no_grad():
+        run.model[0].weight.fill_(3e38)
+    run.model[2].weight = nn.Parameter(torch.ones(8, 16))
+    assert not snapshot.broken_since()
+    run.model[2].weight = nn.Parameter(torch.full((8, 16), torch.nan))
+    assert snapshot.broken_since()

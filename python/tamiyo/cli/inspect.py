@@ -17,6 +17,7 @@ from torch import nn
 from tamiyo.contracts import ModelTopology
 from tamiyo.control import attach
 from tamiyo.host import trace
+from tamiyo.host.growth.effective_rank import unit_use
 
 __all__ = ["inspect"]
 
@@ -37,23 +38,25 @@ def inspect(
 ) -> None:
     """Print a model's layers, their data flow, their health and the adaptations possible where.
 
-    With inputs the model is traced. With a loss as well it is trained on them for a few steps
-    (AdamW, learning rate 0.001), and health is measured on the way. Exits with 2 when the target
-    cannot be used.
+    With inputs the model is traced, and *use* is the share of a layer's units that its activations
+    need, their effective rank; near 1, more units may pay. With a loss as well the model is
+    trained on them for a few steps (AdamW, learning rate 0.001), and health is measured on the way.
+    Exits with 2 when the target cannot be used.
 
     Example: tamiyo inspect examples.model:build
     """
     model, inputs, loss = _load(target)
     health: dict[str, float] = {}
+    args, kwargs = inputs if inputs is not None else ((), {})
     if loss is None:
-        args, kwargs = inputs if inputs is not None else ((), {})
         topology = trace(model, *args, **kwargs)
     else:
-        topology, health = _train(model, inputs or ((), {}), loss)
+        topology, health = _train(model, (args, kwargs), loss)
+    use = unit_use(model, *args, **kwargs) if inputs is not None and topology.edges else {}
     if as_json:
-        typer.echo(json.dumps(_plain(topology, health)))
+        typer.echo(json.dumps(_plain(topology, health, use)))
     else:
-        _print(Console(), topology, health)
+        _print(Console(), topology, health, use)
 
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -97,29 +100,46 @@ def _train(model: nn.Module, inputs: Inputs, loss: Loss) -> tuple[ModelTopology,
     return topology if topology is not None else trace(model), health
 
 
-def _plain(topology: ModelTopology, health: dict[str, float]) -> dict[str, Any]:
-    scores = {name: None if math.isnan(score) else score for name, score in health.items()}
-    return {**topology.model_dump(mode="json"), "health": scores}
+def _plain(
+    topology: ModelTopology, health: dict[str, float], use: dict[str, float]
+) -> dict[str, Any]:
+    scores, shares = (
+        {name: None if math.isnan(value) else value for name, value in measured.items()}
+        for measured in (health, use)
+    )
+    return {**topology.model_dump(mode="json"), "health": scores, "use": shares}
 
 
-def _print(console: Console, topology: ModelTopology, health: dict[str, float]) -> None:
+def _print(
+    console: Console, topology: ModelTopology, health: dict[str, float], use: dict[str, float]
+) -> None:
     table = Table(title=f"{len(topology)} layers, {len(topology.edges)} connections")
-    for heading in ("layer", "type", "parameters", "output", "flows into", "health", "possible"):
-        table.add_column(
-            heading, justify="right" if heading in ("parameters", "health") else "left"
-        )
+    numbers = ("parameters", "health", "use")
+    for heading in (
+        "layer",
+        "type",
+        "parameters",
+        "output",
+        "flows into",
+        *numbers[1:],
+        "possible",
+    ):
+        table.add_column(heading, justify="right" if heading in numbers else "left")
     for node in topology.nodes:
-        score = health.get(node.name, math.nan)
         table.add_row(
             node.name or "(the model itself)",
             node.type,
             f"{node.parameters:,}",
             " × ".join(map(str, node.shape)),
             ", ".join(topology.nodes[after].name for after in topology.successors(node.layer_id)),
-            "–" if math.isnan(score) else f"{score:.2f}",
+            *(_share(measured.get(node.name, math.nan)) for measured in (health, use)),
             ", ".join(node.actions),
         )
     console.print(table)
     console.print(f"Possible for the model as a whole: {', '.join(topology.actions) or 'nothing'}")
     for note in topology.notes:
         console.print(f"Note: {note}")
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"

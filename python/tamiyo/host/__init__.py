@@ -7,6 +7,7 @@ wait in it, or change what it computes unless a decision says so.
 from tamiyo.host.probe import LayerProbe
 from tamiyo.host.session import HostSession, Mode
 from tamiyo.host.snapshot import RunSnapshot
+from tamiyo.host.state import StructureError, rebuild
 from tamiyo.host.stats import SessionStats
 from tamiyo.host.tracing import TopologyRecorder, trace
 from tamiyo.host.training import TrainingRun
@@ -17,7 +18,9 @@ __all__ = [
     "Mode",
     "RunSnapshot",
     "SessionStats",
+    "StructureError",
     "TopologyRecorder",
     "TrainingRun",
+    "rebuild",
     "trace",
 ]

@@ -2,7 +2,7 @@
 
 import time
 
-__all__ = ["Interval", "TimeBudget"]
+__all__ = ["TimeBudget"]
 
 HIDDEN_COST = 1.4
 """Work slows the loop by up to this factor more than its own clock shows (caches, allocator)."""
@@ -62,17 +62,3 @@ class TimeBudget:
         now = time.perf_counter() if now is None else now
         elapsed = now - self._started
         return self.spent / elapsed if elapsed > 0 else float("nan")
-
-
-class Interval(TimeBudget):
-    """Allows work at every `every`-th question, whatever it costs."""
-
-    def __init__(self, every: int) -> None:
-        super().__init__(1.0)
-        self._every = every
-        self._asked = 0
-
-    def allows(self, *, urgent: bool = False, now: float | None = None) -> bool:
-        """Whether it is the turn; urgent work waits for it too."""
-        self._asked += 1
-        return self._asked % self._every == 0

@@ -1,5 +1,6 @@
 """What becomes of each decision: advice, waiting, applied, on trial, kept or taken back."""
 
+import logging
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
@@ -12,6 +13,8 @@ from tamiyo.host.results import result_of
 __all__ = ["DecisionDesk", "Mode"]
 
 Mode: TypeAlias = Literal["observe", "confirm", "autonomous"]
+
+logger = logging.getLogger("tamiyo.host")
 
 MOST_WAITING = 64
 """Decisions that may wait for a person or for the end of a pause; further ones are refused."""
@@ -39,6 +42,9 @@ class DecisionDesk:
         self._waiting: dict[str, AdaptationDecision] = {}
         self._approved: deque[AdaptationDecision] = deque()
         self._rejected: deque[AdaptationDecision] = deque()
+        self._loss_given = True
+        self._verdict: tuple[Outcome, str] | None = None
+        """On the adaptation under watch."""
 
     @property
     def waiting(self) -> Sequence[AdaptationDecision]:
@@ -54,6 +60,19 @@ class DecisionDesk:
     def busy(self) -> bool:
         """Whether there is anything to apply or to answer."""
         return bool(self._approved or self._rejected)
+
+    def note_loss(self, given: bool, mode: Mode) -> None:
+        """Take note whether the training loop gives losses, by which alone effects are judged."""
+        if mode == "autonomous" and self._loss_given and not given:
+            logger.warning(
+                "tamiyo: no loss was given to step(), so decisions wait for confirm() as in "
+                "confirm mode"
+            )
+        self._loss_given = given
+
+    def in_effect(self, mode: Mode) -> Mode:
+        """The mode in effect where `mode` was asked for."""
+        return "confirm" if mode == "autonomous" and not self._loss_given else mode
 
     def confirm(self, decision_id: str) -> bool:
         """Allow a waiting decision; may be called from any thread. False if none waits."""
@@ -98,8 +117,8 @@ class DecisionDesk:
         while self._approved:
             self._answer(self._approved.popleft(), step, Outcome.REFUSED, reason)
 
-    def judge(self, step: int, failed: str = "") -> bool:
-        """End the trial if its outcome can be told; returns whether it did.
+    def ripe(self, step: int, failed: str = "") -> bool:
+        """Whether the outcome of the trial can be told; if so, it stands until `judge`.
 
         Args:
             step: Optimiser steps done.
@@ -107,18 +126,25 @@ class DecisionDesk:
         """
         if self.executor is None or self.executor.governor.trial is None:
             return False
-        verdict = self.executor.governor.verdict(step)
         if failed:
-            verdict = Outcome.ROLLED_BACK, f"{failed} failed, so its effect cannot be judged"
-        if verdict is not None:
-            self._conclude(self.executor, step, *verdict)
-        return verdict is not None
+            reason = f"{failed} failed, so its effect cannot be judged"
+            self._verdict = Outcome.ROLLED_BACK, reason
+        elif self._verdict is None:
+            self._verdict = self.executor.verdict(step)
+        return self._verdict is not None
+
+    def judge(self, step: int, failed: str = "") -> bool:
+        """End the trial if its outcome can be told (see `ripe`); returns whether it did."""
+        if self.executor is None or not self.ripe(step, failed) or self._verdict is None:
+            return False
+        self._conclude(self.executor, step, *self._verdict)
+        return True
 
     def end(self, step: int) -> None:
         """Judge a trial that still runs by what was seen so far."""
         if self.executor is not None and self.executor.governor.trial is not None:
-            verdict = self.executor.governor.verdict(step) or (Outcome.KEPT, "the session ended")
-            self._conclude(self.executor, step, *verdict)
+            verdict = self.executor.governor.verdict(step, last=True)
+            self._conclude(self.executor, step, *(verdict or (Outcome.KEPT, "the session ended")))
 
     def _apply(self, decision: AdaptationDecision, step: int) -> None:
         executor = self.executor
@@ -138,7 +164,7 @@ class DecisionDesk:
         self._note(decision, executor.apply(decision, step))
 
     def _conclude(self, executor: Executor, step: int, outcome: Outcome, reason: str) -> None:
-        trial = executor.governor.trial
+        trial, self._verdict = executor.governor.trial, None
         if trial is not None:
             self._note(trial.decision, executor.conclude(step, outcome, reason))
 

@@ -1,7 +1,8 @@
 """Checks a decision, applies it to the live run between two steps, and takes it back."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tamiyo.contracts import AdaptationDecision, AdaptationResult, AdaptationType, Outcome
 from tamiyo.host.actions import ACTIONS, Action, Context, Refusal
@@ -9,6 +10,7 @@ from tamiyo.host.actions.restore import usable
 from tamiyo.host.governor import Governor
 from tamiyo.host.results import describe, result_of, result_of_trial
 from tamiyo.host.snapshot import RunSnapshot, TrainedParameters
+from tamiyo.host.training import unwrap
 from tamiyo.host.trial import Trial
 
 __all__ = ["Executor"]
@@ -26,6 +28,11 @@ class Executor:
 
     context: Context
     governor: Governor
+    actions: Mapping[AdaptationType, Action] = field(default_factory=lambda: ACTIONS)
+    onset: int = 0
+    """Steps after which the adaptation on trial has set in."""
+    _put_back: Sequence[Callable[[], None]] = ()
+    """Give the run's companions the values from before the adaptation on trial."""
 
     def check(self, decision: AdaptationDecision) -> tuple[Action, dict[str, float | str]]:
         """The action and its complete parameters.
@@ -33,7 +40,7 @@ class Executor:
         Raises:
             Refusal: the host cannot or may not do this.
         """
-        action = ACTIONS.get(decision.adaptation)
+        action = self.actions.get(decision.adaptation)
         if action is None:
             raise Refusal(f"this host cannot apply {decision.adaptation}")
         self._check_target(action, decision.target)
@@ -71,6 +78,7 @@ class Executor:
             return result_of(decision, step, Outcome.FAILED, describe(error))
         context, good = self.context, self.governor.keeper.good
         context.before, context.good, context.seed = before, good, step
+        self._put_back = [companion.remember() for companion in context.run.companions]
         try:
             undo = action.apply(context, decision.target, parameters)
         except Refusal as refusal:
@@ -85,21 +93,30 @@ class Executor:
         lost = 0
         if decision.adaptation is AdaptationType.RESTORE and good is not None:
             lost = max(0, step - good.step)
+            self._align_companions()
         trained = context.seed_bed.trained = TrainedParameters(context.run.optimizer)
-        self.governor.trial = trial = Trial(
+        self.onset = action.onset(parameters)
+        trial = self.governor.open_trial(
             decision,
             undo,
             before,
             trained,
             step,
-            self.governor.horizon,
-            self.governor.loss_before(),
-            self.governor.history.spread(),
-            self.governor.initial_loss,
             steps_lost=lost,
             duration_ms=(time.perf_counter() - started) * 1e3,
         )
         return result_of_trial(trial, step, Outcome.APPLIED, "")
+
+    def verdict(self, step: int) -> tuple[Outcome, str] | None:
+        """What is to become of the adaptation on trial; `None` while it is too early to say.
+
+        One that sets in slowly is not kept before the losses that count for the verdict, the last
+        quarter, are all of the network that feels it in full.
+        """
+        trial, verdict = self.governor.trial, self.governor.verdict(step)
+        if trial is None or verdict is None or verdict[0] is not Outcome.KEPT:
+            return verdict
+        return verdict if 3 * (step - trial.step) >= 4 * self.onset else None
 
     def conclude(self, step: int, outcome: Outcome, reason: str) -> AdaptationResult:
         """End the trial with an outcome; `ROLLED_BACK` returns to the state before it.
@@ -112,11 +129,13 @@ class Executor:
         trial = self.governor.trial
         if trial is None:
             raise RuntimeError("no adaptation is on trial")
-        self.governor.trial = None
         if outcome is not Outcome.ROLLED_BACK:
+            self._put_back = ()
+            self.governor.close_trial(step, rolled_back=False)
             return result_of_trial(trial, step, outcome, reason)
         started = time.perf_counter()
         verified, trouble = self._take_back(trial.before, trial, random_state=False)
+        self.governor.close_trial(step, rolled_back=True)
         trial.steps_lost = step - trial.step
         trial.duration_ms += (time.perf_counter() - started) * 1e3
         outcome = outcome if verified else Outcome.FAILED
@@ -138,10 +157,17 @@ class Executor:
                 trial.undo()
             before.restore(random_state=random_state)
             _check_restored(before.verify(random_state=random_state))
+            for put_back in self._put_back:
+                put_back()
+            self._align_companions()
         except Exception as error:
             self.context.faults.note("executor", error)
             return False, f"; taking it back failed: {describe(error)}"
         return True, ""
+
+    def _align_companions(self) -> None:
+        for companion in self.context.run.companions:
+            companion.align(unwrap(self.context.run.model))
 
     def _check_still_fits(self, trial: Trial) -> None:
         if trial.trained.unchanged():

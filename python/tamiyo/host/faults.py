@@ -56,17 +56,17 @@ class Faults:
         if disable:
             self.disabled.add(part)
 
+    def attempt(self, part: str, function: Callable[..., object], *args: Any) -> None:
+        """Call a function of a part, unless the part has failed; its errors end here."""
+        if part not in self.disabled:
+            try:
+                function(*args)
+            except Exception as error:
+                self.note(part, error)
+
     def shield(self, part: str, function: Callable[..., Any]) -> Hook:
         """The function as a hook that returns nothing, never raises, and stops after an error."""
-
-        def shielded(*args: Any) -> None:
-            if part not in self.disabled:
-                try:
-                    function(*args)
-                except Exception as error:
-                    self.note(part, error)
-
-        return Hook(shielded)
+        return Hook(lambda *args: self.attempt(part, function, *args))
 
 
 def _is_capturing() -> bool:

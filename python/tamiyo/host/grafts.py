@@ -7,7 +7,7 @@ their old names, beside what was added. Its graph is written here by hand, so no
 import operator
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import fx, nn
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from tamiyo.host.layers import Layers
 
-__all__ = ["Form", "gated", "graftable", "is_seeded", "seeded"]
+__all__ = ["Form", "bare", "gated", "graft_form", "graftable", "is_graft", "is_seeded", "seeded"]
 
 _CALLS: Mapping[type[nn.Module], Callable[..., torch.Tensor]] = {
     nn.Linear: functional.linear,
@@ -70,11 +70,13 @@ def gated(module: nn.Module, normalization: nn.Module, gate: nn.Parameter) -> fx
         gate: Shape [1].
     """
     root, graph, output = _open(module)
+    # As a part of the normalisation it is named like one, and programs that spare those from
+    # weight decay by their name spare it too.
+    normalization.register_parameter("gate", gate)
     root.register_module("norm", normalization)
-    root.register_parameter("gate", gate)
     normalized = graph.call_module("norm", (output,))
     difference = graph.call_function(operator.sub, (normalized, output))
-    change = graph.call_function(operator.mul, (graph.get_attr("gate"), difference))
+    change = graph.call_function(operator.mul, (graph.get_attr("norm.gate"), difference))
     return _close(module, root, graph, output, change)
 
 
@@ -105,6 +107,41 @@ def seeded(
 def is_seeded(module: nn.Module) -> bool:
     """Whether a layer has a seed behind it."""
     return isinstance(module, fx.GraphModule) and "seed" in module._modules
+
+
+def is_graft(module: nn.Module) -> TypeGuard[fx.GraphModule]:
+    """Whether it is a layer with something behind it that was put there by `gated` or `seeded`."""
+    if not isinstance(module, fx.GraphModule):
+        return False
+    norm = module._modules.get("norm")
+    return "seed" in module._modules or (norm is not None and "gate" in norm._parameters)
+
+
+def graft_form(graft: fx.GraphModule) -> Form | None:
+    """How the seed of a grafted layer joins its output; `None` for a gated normalisation."""
+    if not is_seeded(graft):
+        return None
+    if "alpha" in graft._buffers:
+        return Form.BLENDED
+    detached = any(node.target == "detach" for node in graft.graph.nodes)
+    return Form.ISOLATED if detached else Form.MERGED
+
+
+def bare(graft: fx.GraphModule) -> nn.Module:
+    """The layer that a graft was made of, as a new object with the very same parameters."""
+    (call,) = (node for node in graft.graph.nodes if node.target in _CALLS.values())
+    kind: Any = next(kind for kind, function in _CALLS.items() if function is call.target)
+    weight, bias = graft.get_parameter("weight"), graft._parameters.get("bias")
+    options: dict[str, Any] = {"bias": bias is not None, "device": "meta"}
+    if kind is nn.Linear:
+        layer = kind(weight.shape[1], weight.shape[0], **options)
+    else:
+        stride, padding, dilation, groups = call.args[3:]
+        shape = (weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]))
+        layer = kind(*shape, stride, padding, dilation, groups, **options)
+    layer._parameters.update(weight=weight, bias=bias)
+    layer.train(graft.training)
+    return layer
 
 
 def _open(module: nn.Module) -> tuple[nn.Module, fx.Graph, fx.Node]:

@@ -18,11 +18,13 @@ from torch.utils.hooks import RemovableHandle
 
 from tamiyo.contracts import Flag
 from tamiyo.host.budget import TimeBudget
+from tamiyo.host.compiled import EagerSteps
 from tamiyo.host.faults import Faults
 from tamiyo.host.health import health_scores
 from tamiyo.host.layers import Layers
 from tamiyo.host.modules import activation_name
 from tamiyo.host.readback import Readback
+from tamiyo.host.sample import Sample
 from tamiyo.host.statistics import (
     MAX_UNITS,
     apply_activation,
@@ -35,37 +37,11 @@ from tamiyo.host.statistics import (
 from tamiyo.host.training import TrainingRun, gradient_scale
 from tamiyo.host.updates import UpdateMeter
 
-__all__ = ["LayerProbe", "Sample"]
+__all__ = ["LayerProbe"]
 
 WIDEST = 4096
 """Layers with more units are sampled in that many of them, and have no per-unit activity."""
 PART = "probe"
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One measured step: columns of N layers, NaN where not measured."""
-
-    step: int
-    columns: dict[str, npt.NDArray[Any]]
-    measured: npt.NDArray[np.float64]
-    """Per layer the share of the health score's inputs that was measured."""
-
-    @property
-    def gradient_norm(self) -> float:
-        """L2 norm over all layers; NaN if none was measured, infinite if one was not finite."""
-        if (self.columns["flags"] & Flag.NONFINITE_GRADIENT).any():
-            return float("inf")
-        norms = self.columns["gradient_norm"]
-        return float(np.sqrt(np.nansum(norms**2))) if np.isfinite(norms).any() else float("nan")
-
-    @property
-    def update_ratio(self) -> float:
-        """Largest update ratio of any layer; infinite if a weight was not finite."""
-        if (self.columns["flags"] & Flag.NONFINITE_WEIGHT).any():
-            return float("inf")
-        ratios = self.columns["update_ratio"]
-        return float(np.nanmax(ratios)) if np.isfinite(ratios).any() else float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +82,10 @@ class LayerProbe:
     Args:
         run: The run; its model must be the one that `layers` describes.
         layers: The layers to measure.
-        budget: Share of the run's time for measuring.
+        budget: Time that measuring may take; by default 1 % of the run's.
+        every: Measure every so many steps, whatever it costs, instead.
         faults: Where errors of the hooks go.
+        eager: Lets hooks be called where the model is compiled.
     """
 
     def __init__(
@@ -115,11 +93,14 @@ class LayerProbe:
         run: TrainingRun,
         layers: Layers,
         *,
-        budget: float = 0.01,
+        budget: TimeBudget | None = None,
+        every: int | None = None,
         faults: Faults | None = None,
+        eager: EagerSteps | None = None,
     ) -> None:
         self.layers = layers
-        self.budget = TimeBudget(budget)
+        self.budget = budget if budget is not None else TimeBudget(0.01)
+        self.every = every
         self.faults = faults if faults is not None else Faults()
         self.samples = 0
         self.hook_time = 0.0
@@ -127,6 +108,7 @@ class LayerProbe:
         self.activity: dict[int, torch.Tensor] = {}
         """Mean absolute activation of all units of a layer at the last sample, shape [units]."""
         self._run = run
+        self._eager = eager if eager is not None else EagerSteps(run.model)
         self._handles: list[RemovableHandle] = []
         self._step: _Step | None = None
         self._pending: tuple[_Step, Readback] | None = None
@@ -151,13 +133,16 @@ class LayerProbe:
             for layer_id in self._ids()
             if layers.names[layer_id] in layers.ownership.leaves
         ]
-        self._meter = UpdateMeter(layers)
+        self._meter = UpdateMeter(layers, self._run.optimizer)
         self._sizes = np.array([sum(p.numel() for p in layers.parameters(i)) for i in self._ids()])
 
-    def due(self, *, urgent: bool = False) -> bool:
-        """Whether the budget allows to sample the next step."""
-        idle = self._step is None and self._pending is None
-        return idle and PART not in self.faults.disabled and self.budget.allows(urgent=urgent)
+    def due(self, step: int, *, urgent: bool = False) -> bool:
+        """Whether to sample the step after `step` steps."""
+        if self.armed or self.pending or not self._eager.settled or PART in self.faults.disabled:
+            return False
+        if self.every is not None:
+            return step % self.every == 0
+        return self.budget.allows(urgent=urgent)
 
     def arm(self, step: int) -> None:
         """Measure the step that begins now; it will be step number `step`."""
@@ -176,6 +161,7 @@ class LayerProbe:
             optimizer.register_step_pre_hook(shield(PART, self._before)),
             optimizer.register_step_post_hook(shield(PART, self._after)),
         ]
+        self._eager.sample()
         gathered.own_time += time.perf_counter() - started
 
     def disarm(self) -> None:
@@ -183,6 +169,7 @@ class LayerProbe:
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._eager.end()
         if self._step is not None:
             self.budget.charge(self._step.own_time)
         self._step = None
@@ -192,6 +179,9 @@ class LayerProbe:
         if self._step is not None:
             started = time.perf_counter()
             gathered, self._step = self._step, None
+            if not self._eager.just_compiled:
+                gathered.own_time += self._eager.extra_time
+            self._eager.learn(heard=bool(gathered.rows) or not self._plans)
             self.disarm()
             statistics = Readback(self._statistics(gathered))
             gathered.own_time += time.perf_counter() - started

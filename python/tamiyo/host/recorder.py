@@ -40,7 +40,8 @@ class Flow:
     joins: bool = False
     """Whether it met other data on the way."""
     via: frozenset[str] = frozenset()
-    """ATen operators outside any layer that it passed through, without overload names."""
+    """ATen operators outside any layer that it passed through, without overload names; first
+    `output 1` where it is the second tensor of numbers that the layer returned, and so on."""
 
     def merged(self, other: "Flow") -> "Flow":
         """Both ways together, for two paths between the same layers."""
@@ -60,6 +61,8 @@ class FlowGraph:
     """Shape of a layer's first output tensor in its last call, batch dimension included."""
     activations: dict[str, set[str]] = field(default_factory=dict)
     """Functional activations applied to a layer's output before it met anything else."""
+    stateful: set[str] = field(default_factory=set)
+    """Recurrent layers that were given an initial state."""
 
     def successors(self, layer: str) -> dict[str, Flow]:
         """Layers that read the output of `layer`, and how it reaches them."""
@@ -125,18 +128,23 @@ class FlowRecorder(TorchDispatchMode):
             origin = self._origin(tensor)
             self.graph.outputs |= {call.layer for call in origin.calls if call.layer != INPUT}
 
-    def enter(self, layer: str) -> None:
-        """A leaf layer is called."""
+    def enter(self, layer: str, *, with_state: bool = False) -> None:
+        """A leaf layer is called, a recurrent one perhaps with an initial state."""
         self._stack.append(self._use(layer))
+        if with_state:
+            self.graph.stateful.add(layer)
 
     def leave(self, output: Any) -> None:
         """The leaf layer that was entered last returns `output` (`None` if it raised)."""
-        call = self._stack.pop()
+        call, flow, numbers = self._stack.pop(), Flow(), 0
         for index, tensor in enumerate(_tensors(output)):
             if index == 0:
                 self.graph.shapes[call.layer] = tuple(tensor.shape)
+            if tensor.is_floating_point():
+                flow = Flow(via=frozenset((f"output {numbers}",))) if numbers else Flow()
+                numbers += 1
             if id(tensor) not in self._buffers:
-                self._assign(tensor, _Origin({call: Flow()}))
+                self._assign(tensor, _Origin({call: flow}))
 
     def _use(self, layer: str) -> Call:
         self._calls[layer] += 1

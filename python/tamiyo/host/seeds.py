@@ -1,13 +1,14 @@
 """Seeds in a running network: planted behind a layer, trained, blended in, kept or taken out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import nn
 
-from tamiyo.host.grafts import Form, seeded
+from tamiyo.host.grafts import Form, bare, is_graft, seeded
 from tamiyo.host.layers import Layers
 from tamiyo.host.lifecycle import SCHEDULES, Stage, transition
 from tamiyo.host.snapshot import TrainedParameters
@@ -42,6 +43,16 @@ class SeedPlan:
     holding: int
     schedule: str
     """A name of `SCHEDULES`."""
+
+    def length(self, stage: Stage) -> int | None:
+        """Steps that a stage takes; `None` if it is not left by itself."""
+        lengths = {
+            Stage.GERMINATED: 1,
+            Stage.TRAINING: self.training,
+            Stage.BLENDING: self.blending,
+            Stage.HOLDING: self.holding,
+        }
+        return lengths.get(stage)
 
 
 @dataclass(slots=True)
@@ -82,6 +93,37 @@ class Seed:
         self._surgery = Surgery(run, layers)
         """Takes back what was done since the seed was planted, or since it began to retire."""
 
+    @classmethod
+    def resumed(cls, run: TrainingRun, layers: Layers, state: Mapping[str, Any]) -> Self:
+        """A seed that is in the model already, as `state()` has described it.
+
+        Raises:
+            ValueError: it is not in the model.
+        """
+        layer_id = state["layer"]
+        graft = layers.module(layer_id)
+        if not is_graft(graft):
+            raise ValueError(f"there is no seed behind {layers.names[layer_id]!r}")
+        with Surgery(run, layers) as surgery:
+            surgery.replace(graft, bare(graft))
+            plan, network = SeedPlan(**state["plan"]), graft.get_submodule("seed")
+            seed = cls(run, layers, layer_id, network, plan)
+            seed._progress = _Progress(**state["progress"])
+            seed._progress.stage = Stage(seed._progress.stage)
+            surgery.replace(layers.module(layer_id), seed._installed(seed._form))
+        seed._write(state["alpha"])
+        return seed
+
+    def state(self) -> dict[str, Any]:
+        """Where it stands, as plain data."""
+        progress = asdict(self._progress) | {"stage": self.stage.value}
+        return {
+            "layer": self.layer_id,
+            "plan": asdict(self._plan),
+            "progress": progress,
+            "alpha": float(self._alpha),
+        }
+
     @property
     def stage(self) -> Stage:
         """Where it stands."""
@@ -104,6 +146,12 @@ class Seed:
             self._enter(Stage.GERMINATED)
             surgery.join(self.layer_id, self.network.parameters())
         return self._roll_back
+
+    @property
+    def ready(self) -> bool:
+        """Whether it leaves its present stage with the next step."""
+        length = self._plan.length(self.stage)
+        return length is not None and self._progress.steps + 1 >= length
 
     @property
     def retiring(self) -> bool:
@@ -143,16 +191,16 @@ class Seed:
         """An optimiser step is done."""
         if not self._follow_rollback() or self.stage is Stage.PERMANENT:
             return
-        progress, plan = self._progress, self._plan
-        progress.steps += 1
+        ready = self.ready
+        self._progress.steps += 1
         match self.stage:
             case Stage.GERMINATED:
                 self._enter(Stage.TRAINING)
-            case Stage.TRAINING if progress.steps >= plan.training:
+            case Stage.TRAINING if ready:
                 self._enter(Stage.BLENDING)
             case Stage.BLENDING:
                 self._blend()
-            case Stage.HOLDING if progress.steps >= plan.holding:
+            case Stage.HOLDING if ready:
                 self._enter(Stage.PERMANENT)
 
     def settle(self) -> None:
@@ -248,6 +296,14 @@ class SeedBed:
         seed = self._seeds.get(layer_id)
         return None if seed is None or seed.stage.ended else seed
 
+    def alive(self) -> Sequence[Seed]:
+        """The seeds that are in the model."""
+        return [seed for seed in self if not seed.stage.ended]
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on with a seed that is in the model already, see `Seed.resumed`."""
+        self._seeds[state["layer"]] = Seed.resumed(self._run, self._layers, state)
+
     def plant(self, layer_id: int, network: nn.Module, plan: SeedPlan) -> Callable[[], None]:
         """Plant a seed; returns what takes it out again.
 
@@ -256,11 +312,15 @@ class SeedBed:
         """
         seed = Seed(self._run, self._layers, layer_id, network, plan)
         take_out = seed.plant()
+        earlier = self._seeds.get(layer_id)
         self._seeds[layer_id] = seed
 
         def undo() -> None:
             take_out()
-            self._seeds.pop(layer_id, None)
+            del self._seeds[layer_id]
+            # An earlier seed of the layer has ended, but while the bed knows it, it is tended.
+            if earlier is not None:
+                self._seeds[layer_id] = earlier
 
         return undo
 

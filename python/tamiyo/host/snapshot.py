@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from tamiyo.host.recurrent import settle
 from tamiyo.host.training import TrainingRun, unwrap
 
 __all__ = ["RunSnapshot", "TrainedParameters", "state_bytes"]
@@ -48,6 +49,11 @@ class _TensorStore:
     def live(self, number: int) -> torch.Tensor:
         """The live tensor of a number."""
         return self._live[number]
+
+    def finite(self, tensor: torch.Tensor) -> bool:
+        """Whether the kept value of a live tensor is finite; of one that is not kept, true."""
+        number = self._index.get(id(tensor))
+        return number is None or bool(self._copies[number].isfinite().all())
 
     def equal(self) -> bool:
         """Whether every live tensor has, bit for bit, the value that was kept."""
@@ -108,6 +114,7 @@ class _ModuleState:
             if not _same_objects(now, then):
                 now.clear()
                 now.update(then)  # type: ignore[arg-type] # each of its own kind
+                settle(self.module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +251,18 @@ class RunSnapshot:
             and (not random_state or _same_random_state(self._random, self._devices()))
         )
 
+    def broken_since(self) -> bool:
+        """Whether the run has come to hold a value that is not finite where there was none."""
+        floating = [t for t in _tensors(self.run) if t.is_floating_point() and t.numel()]
+        if not floating:
+            return False
+        with torch.no_grad():
+            # A sum of squares may overflow where every value is finite, so the largest is asked.
+            norms = torch._foreach_norm([t.detach() for t in floating], float("inf"))
+        device = floating[0].device
+        finite = torch.stack([norm.isfinite().to(device) for norm in norms]).tolist()
+        return any(self._store.finite(t) for t, ok in zip(floating, finite, strict=True) if not ok)
+
     def _devices(self) -> list[int]:
         parameters = unwrap(self.run.model).parameters()
         return sorted({p.device.index for p in parameters if p.is_cuda})
@@ -283,11 +302,16 @@ class RunSnapshot:
 
 def state_bytes(run: TrainingRun) -> int:
     """Host memory that a snapshot of the run would take, without taking one."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(run))
+
+
+def _tensors(run: TrainingRun) -> list[torch.Tensor]:
+    """Parameters, buffers and the optimiser's state."""
     model = unwrap(run.model)
     tensors: list[torch.Tensor] = [*model.parameters(), *model.buffers()]
     for state in run.optimizer.state.values():
         tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return tensors
 
 
 def _without_repeats(tensor: torch.Tensor) -> torch.Tensor:

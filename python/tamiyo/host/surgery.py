@@ -5,18 +5,23 @@ gradient accumulator of the old one. So the old objects are exchanged in every p
 and are kept as they were, and undoing is putting them back.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import nn
 
 from tamiyo.host.layers import Layers
+from tamiyo.host.recurrent import settle
 from tamiyo.host.refusal import Refusal
 from tamiyo.host.training import TrainingRun
 
-__all__ = ["Surgery", "gather"]
+__all__ = ["Places", "Surgery", "exchange", "gather", "places_of"]
+
+Places: TypeAlias = Sequence[tuple[str, str]]
+"""Where a model holds something: paths of modules, and the names under which they hold it."""
 
 _FLAT_STATE = (torch.optim.LBFGS, torch.optim.SparseAdam)
 """Optimisers that count their parameters once and for all, or want sparse gradients."""
@@ -41,6 +46,7 @@ class Surgery:
         if isinstance(run.optimizer, _FLAT_STATE):
             raise Refusal(f"{type(run.optimizer).__name__} cannot follow a change of shape")
         self._optimizer = run.optimizer
+        self._run = run
         self._layers = layers
         self._inverses: list[Callable[[], object]] = []
 
@@ -93,8 +99,10 @@ class Surgery:
             gather(parameter.detach(), axis, index, fresh), requires_grad=parameter.requires_grad
         )
         new.__dict__.update(parameter.__dict__)
+        places = places_of(self._layers.model, parameter)
         self._exchange(parameter, new, None if state is None else moved)
         self._inverses.append(lambda: self._exchange(new, parameter, state))
+        self._inverses += [c.resize(places, axis, index, new) for c in self._run.companions]
         return new
 
     def resize_buffer(
@@ -106,13 +114,19 @@ class Surgery:
     ) -> None:
         """The same along axis 0 for a buffer of one module."""
         old = module.get_buffer(name)
-        self.put(module._buffers, name, gather(old, 0, index, fresh))
+        places, new = places_of(self._layers.model, old), gather(old, 0, index, fresh)
+        self.put(module._buffers, name, new)
+        self._inverses += [c.resize(places, 0, index, new) for c in self._run.companions]
 
     def put(self, holder: dict[str, Any], key: str, value: Any) -> None:
         """Exchange an entry of a dictionary, for example a number that a module keeps."""
         previous = holder[key]
         holder[key] = value
         self._inverses.append(lambda: holder.__setitem__(key, previous))
+        for companion in self._run.companions:
+            for path, module in self._layers.model.named_modules():
+                if vars(module) is holder:
+                    self._inverses.append(companion.put(path, key, value))
 
     def replace(self, old: nn.Module, new: nn.Module) -> None:
         """Put a module in the place of another one, wherever the model holds it.
@@ -123,9 +137,7 @@ class Surgery:
         if old is self._layers.model:
             raise Refusal("the model itself cannot be replaced from inside")
         new.train(old.training)
-        for parent in list(self._layers.model.modules()):
-            for key in [key for key, child in parent._modules.items() if child is old]:
-                self.put(parent._modules, key, new)
+        self._inverses.append(exchange(self._run, self._layers.model, old, new))
 
     def join(self, layer_id: int, parameters: Iterable[nn.Parameter]) -> None:
         """Let a layer own new parameters and the optimiser train them.
@@ -158,6 +170,13 @@ class Surgery:
         group["params"].insert(place, parameter)
         if "param_names" in group:
             group["param_names"].insert(place, name)
+        if group.get("fused") and any(
+            self._optimizer.state.get(other, {}).get("momentum_buffer") is not None
+            for other in group["params"]
+        ):
+            # Fused SGD takes either no parameter or all of them to have momentum already.
+            buffer = torch.zeros_like(parameter, requires_grad=False)
+            self._optimizer.state[parameter] = {"momentum_buffer": buffer}
         ownership.owner[id(parameter)] = path
         ownership.parameters[path].append(parameter)
         self._inverses.append(lambda: self._leave(parameter))
@@ -212,6 +231,7 @@ class Surgery:
             for name, parameter in module._parameters.items():
                 if parameter is old:
                     module._parameters[name] = new
+                    settle(module)
         if (group := self._group(old)) is not None:
             group["params"][_place(group["params"], old)] = new
         self._optimizer.state.pop(old, None)
@@ -243,6 +263,37 @@ class Surgery:
                 return name, place
             place = places.get(id(parameter), place - 1) + 1
         raise LookupError("the parameter is not in the model")
+
+
+def places_of(model: nn.Module, thing: nn.Module | torch.Tensor) -> Places:
+    """Where a model holds a module, a parameter or a buffer."""
+    kinds = ("_modules",) if isinstance(thing, nn.Module) else ("_parameters", "_buffers")
+    return [
+        (path, key)
+        for path, module in model.named_modules()
+        for kind in kinds
+        for key, value in getattr(module, kind).items()
+        if value is thing
+    ]
+
+
+def exchange(
+    run: TrainingRun, model: nn.Module, old: nn.Module, new: nn.Module
+) -> Callable[[], None]:
+    """Put a module in the place of another one in the model and its companions.
+
+    Returns:
+        What puts the old one back.
+    """
+    places = places_of(model, old)
+    with ExitStack() as undone:
+        for path, key in places:
+            holder = model.get_submodule(path)._modules
+            undone.callback(holder.__setitem__, key, old)
+            holder[key] = new
+        for companion in run.companions if places else ():
+            undone.callback(companion.replace(places, new))
+        return undone.pop_all().close
 
 
 def gather(

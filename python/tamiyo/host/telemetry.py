@@ -3,13 +3,25 @@
 import logging
 import time
 from collections import Counter, deque
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tamiyo import _core
-from tamiyo.contracts import FIELDS, AdaptationResult, ModelTopology, PerformanceMetrics, Topic
+from tamiyo.contracts import (
+    FIELDS,
+    AdaptationResult,
+    Flag,
+    ModelTopology,
+    PerformanceMetrics,
+    Topic,
+)
 from tamiyo.contracts.wire import ControlMessage
-from tamiyo.host.probe import Sample
+from tamiyo.host.lifecycle import Stage
+from tamiyo.host.sample import Sample
+from tamiyo.host.seeds import Seed
 from tamiyo.oona import BusClosedError, BusFullError, OonaClient
 
 __all__ = ["Telemetry"]
@@ -40,23 +52,24 @@ class Telemetry:
         self.lost: Counter[str] = Counter()
         """Messages by topic that were given up."""
 
-    def signals(self, sample: Sample, *, epoch: int) -> None:
-        """One batch with one signal per layer."""
+    def signals(self, sample: Sample, *, epoch: int, seeds: Iterable[Seed] = ()) -> None:
+        """One batch with one signal per layer.
+
+        Args:
+            sample: What was measured.
+            epoch: Training epoch.
+            seeds: The seeds of the run.
+        """
         size = len(sample.columns["flags"])
-        constant = {
-            "epoch": epoch,
-            "step": sample.step,
-            "timestamp": time.time(),
-            "active_seeds": 0,
-            "total_seeds": 0,
-        }
+        constant = {"epoch": epoch, "step": sample.step, "timestamp": time.time()}
+        measured = sample.columns | _seed_columns(seeds, sample.columns["flags"])
         columns = {"layer_id": np.arange(size, dtype=np.uint32)}
         for field in FIELDS:
             if field.name in constant:
                 columns[field.name] = np.full(size, constant[field.name], field.dtype)
-            elif field.name in sample.columns:
+            elif field.name in measured:
                 # A ratio of doubles may lie beyond what a single-precision column can hold.
-                column = np.minimum(sample.columns[field.name], field.high)
+                column = np.minimum(measured[field.name], field.high)
                 columns[field.name] = column.astype(field.dtype)
         payload = _core.encode(
             columns,
@@ -106,3 +119,17 @@ class Telemetry:
             logger.warning("tamiyo: the bus is closed, nothing is published any more")
         self.lost[topic] += 1
         return True
+
+
+def _seed_columns(seeds: Iterable[Seed], flags: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """Per layer: seeds in the model, those of them that are not permanent yet, and the flags.
+
+    A layer is ready for a transition if a seed of it leaves its stage with the next step.
+    """
+    total, active, flags = np.zeros_like(flags), np.zeros_like(flags), flags.copy()
+    for seed in seeds:
+        if not seed.stage.ended:
+            total[seed.layer_id] += 1
+            active[seed.layer_id] += seed.stage is not Stage.PERMANENT
+            flags[seed.layer_id] |= np.uint32(Flag.READY_FOR_TRANSITION if seed.ready else 0)
+    return {"total_seeds": total, "active_seeds": active, "flags": flags}

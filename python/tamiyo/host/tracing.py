@@ -5,15 +5,19 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from tamiyo.contracts import ModelTopology
 from tamiyo.host.actions import available_actions, model_actions
+from tamiyo.host.compiled import EagerSteps
+from tamiyo.host.distributed import active_wrapper, distributed_run, wrapper_of
 from tamiyo.host.faults import Hook
 from tamiyo.host.layers import Layers
 from tamiyo.host.modules import Ownership
 from tamiyo.host.recorder import FlowRecorder
-from tamiyo.host.training import is_compiled, unwrap
+from tamiyo.host.recurrent import given_state
+from tamiyo.host.training import unwrap
 
 __all__ = ["TopologyRecorder", "trace"]
 
@@ -40,12 +44,15 @@ def trace(model: nn.Module, *example_inputs: Any, run: str = "", **kwargs: Any) 
         buffers = [(buffer, buffer.detach().clone()) for buffer in inner.buffers()]
         devices = sorted({p.device.index for p in inner.parameters() if p.is_cuda})
         recorder.attach()
+        eager = EagerSteps(model)
+        eager.sample()
         try:
             with torch.random.fork_rng(devices=devices), torch.enable_grad():
                 inner(*example_inputs, **kwargs)
         except Exception as error:
             recorder.note(f"the forward pass failed: {type(error).__name__}: {error}")
         finally:
+            eager.end()
             recorder.detach()
             with torch.no_grad():
                 for buffer, value in buffers:
@@ -63,7 +70,8 @@ class TopologyRecorder:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = unwrap(model)
-        self._compiled = is_compiled(model)
+        self.wrapper: DistributedDataParallel | None = wrapper_of(model)
+        """The data-parallel wrapper through which the model is trained, once it is known."""
         self.ownership = Ownership.of(self.model)
         self._notes: list[str] = []
         self._handles: list[RemovableHandle] = []
@@ -85,11 +93,9 @@ class TopologyRecorder:
     def attach(self) -> None:
         """Wait for the next forward pass. The hooks do nothing outside it.
 
-        A compiled model is left alone: hooks would become part of its graphs, and taking them
-        off again would have them compiled anew.
+        In compiled code they are not called (see `EagerSteps`).
         """
-        if self._compiled:
-            self.note("the model is compiled: trace it before torch.compile to see its data flow")
+        if self._handles:
             return
         model = self.model
         self._handles = [
@@ -97,7 +103,8 @@ class TopologyRecorder:
         ]
         for path in sorted(self.ownership.leaves):
             module = self.ownership.layers[path]
-            self._handles.append(module.register_forward_pre_hook(Hook(self._enter(path))))
+            enter = Hook(self._enter(path))
+            self._handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             self._handles.append(module.register_forward_hook(Hook(self._leave), always_call=True))
         self._handles.append(model.register_forward_hook(Hook(self._end), always_call=True))
 
@@ -107,6 +114,14 @@ class TopologyRecorder:
             handle.remove()
         self._handles = []
         self._stop()
+
+    def adopt(self, layers: Layers, notes: Sequence[str]) -> None:
+        """Record nothing: take the layers of an earlier session on the same model."""
+        self.detach()
+        if distributed_run():
+            self._handles.append(self.model.register_forward_pre_hook(Hook(self._find_wrapper)))
+        self.ownership, self._layers, self._complete = layers.ownership, layers, True
+        self._notes[:] = notes
 
     def layers(self) -> Layers:
         """The recorded layers, or all of them without data flow if nothing was recorded."""
@@ -137,6 +152,7 @@ class TopologyRecorder:
     def _begin(self, _module: nn.Module, args: Any, kwargs: Any) -> None:
         if self._complete or self._active or not torch.is_grad_enabled():
             return
+        self._find_wrapper()
         try:
             self._recorder = FlowRecorder(self.model, self.ownership)
             self._recorder.begin((args, kwargs))
@@ -145,6 +161,9 @@ class TopologyRecorder:
         except Exception as error:
             self.note(f"recording failed: {error!r}")
             self._recorder, self._complete = None, True
+
+    def _find_wrapper(self, *_: Any) -> None:
+        self.wrapper = self.wrapper or active_wrapper()
 
     def _end(self, _module: nn.Module, _args: Any, output: Any) -> None:
         if not self._active:
@@ -162,10 +181,11 @@ class TopologyRecorder:
             self._active = False
             self._recorder.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
-    def _enter(self, path: str) -> Callable[[nn.Module, Any], None]:
-        def enter(_module: nn.Module, _args: Any) -> None:
+    def _enter(self, path: str) -> Callable[[nn.Module, Any, Any], None]:
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             if self._active:
-                self._shielded(lambda recorder: recorder.enter(path))
+                state = given_state(module, args, kwargs)
+                self._shielded(lambda recorder: recorder.enter(path, with_state=state))
 
         return enter
 

@@ -1,13 +1,16 @@
 """The objects of one training run that Tamiyo reads and may change."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-__all__ = ["TrainingRun", "gradient_scale", "is_compiled", "unwrap"]
+if TYPE_CHECKING:
+    from tamiyo.host.companions import Companion
+
+__all__ = ["TrainingRun", "gradient_scale", "unwrap", "wrappers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,8 @@ class TrainingRun:
     scheduler: Any = None
     """A `torch.optim.lr_scheduler` object; its base classes differ, so it is duck-typed."""
     scaler: torch.amp.GradScaler | None = None
+    companions: "Sequence[Companion]" = ()
+    """Copies of the model that change their shape with it."""
 
     @property
     def other_ranks(self) -> int:
@@ -37,23 +42,19 @@ class TrainingRun:
             waiting.extend(getattr(scheduler, "_schedulers", ()))
 
 
+def wrappers(model: nn.Module) -> Iterator[nn.Module]:
+    """The model, and what is inside `torch.compile` and data-parallel wrappers, outermost first."""
+    inside: Any = model
+    while isinstance(inside, nn.Module):
+        yield inside
+        parallel = isinstance(inside, nn.parallel.DistributedDataParallel | nn.DataParallel)
+        inside = inside.module if parallel else getattr(inside, "_orig_mod", None)
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The user's own module inside `torch.compile` and data-parallel wrappers."""
-    while True:
-        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            return model
-
-
-def is_compiled(model: nn.Module) -> bool:
-    """Whether `torch.compile` wraps the model, directly or inside a data-parallel wrapper."""
-    inner = model
-    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-        inner = model.module
-    return isinstance(getattr(inner, "_orig_mod", None), nn.Module)
+    *_, inner = wrappers(model)
+    return inner
 
 
 def gradient_scale(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:

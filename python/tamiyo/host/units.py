@@ -3,16 +3,17 @@ be added or taken out.
 """  # noqa: D205
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from tamiyo.host.layers import Layers
-from tamiyo.host.modules import activation_name, unit_axis
-from tamiyo.host.readers import Reader, unit_count, unit_readers
+from tamiyo.host.modules import activation_name
+from tamiyo.host.readers import Reader, unit_makers, unit_readers, units_made
 from tamiyo.host.recorder import Flow
+from tamiyo.host.recurrent import is_recurrent
 from tamiyo.host.surgery import Surgery
 
 __all__ = [
@@ -20,7 +21,10 @@ __all__ = [
     "NewUnits",
     "UnitChain",
     "draw_units",
+    "modules_between",
+    "repeated_units",
     "rewire",
+    "silent_units",
     "unit_chain",
     "unit_share",
 ]
@@ -55,12 +59,21 @@ class UnitChain:
 class NewUnits:
     """What units that are added begin with."""
 
-    weight: torch.Tensor
-    """Incoming weights: slices along the layer's axis of units."""
-    bias: torch.Tensor | None
+    values: Mapping[str, torch.Tensor]
+    """Slices of each parameter that makes units, by its name."""
     sources: torch.Tensor | None = None
     """Units that they repeat, whose statistics and outgoing weights they take; without it they
     have the statistics of a new batch normalisation and outgoing weights of zero."""
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Incoming weights of a linear or convolutional layer."""
+        return self.values["weight"]
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """Its biases."""
+        return self.values.get("bias")
 
 
 def unit_chain(layers: Layers, layer_id: int) -> UnitChain | None:
@@ -70,8 +83,8 @@ def unit_chain(layers: Layers, layer_id: int) -> UnitChain | None:
     normalisation do) or depend on their number in a way that a recording does not show: a reshape
     whose sizes the model's own code may have written out, or arithmetic with a constant.
     """
-    found = unit_readers(layers, layer_id)
-    units = unit_count(layers.module(layer_id))
+    found = unit_readers(layers, layer_id, every_layer=True)
+    units = units_made(layers.module(layer_id))
     if found is None or units is None:
         return None
     readers = [reader.layer_id for reader in found.readers]
@@ -97,21 +110,55 @@ def draw_units(module: nn.Module, count: int) -> NewUnits:
     """New units by the layer's own scheme (`reset_parameters`), drawn on the CPU.
 
     Args:
-        module: A linear or convolutional layer.
+        module: A linear, convolutional or recurrent layer.
         count: How many.
     """
-    axis = unit_axis(module) or 0
+    makers = unit_makers(module, every_layer=True)
     # A twin without a copy of the weights, which may be large.
     twin = copy.copy(module)
     twin._parameters = dict(module._parameters)
-    for name, parameter in module.named_parameters(recurse=False):
+    for maker in makers:
+        parameter = module.get_parameter(maker.name)
         shape = list(parameter.shape)
-        shape[axis if name == "weight" else 0] += count
-        twin._parameters[name] = nn.Parameter(torch.empty(shape, dtype=parameter.dtype))
+        shape[maker.axis] += count * maker.blocks
+        twin._parameters[maker.name] = nn.Parameter(torch.empty(shape, dtype=parameter.dtype))
     twin.reset_parameters()  # type: ignore[operator] # all resizable layers have it
-    weight, bias = twin.get_parameter("weight").detach(), twin._parameters["bias"]
-    drawn = weight.narrow(axis, weight.shape[axis] - count, count)
-    return NewUnits(drawn, None if bias is None else bias.detach()[-count:])
+    values = {}
+    for maker in makers:
+        drawn, added = twin.get_parameter(maker.name).detach(), count * maker.blocks
+        values[maker.name] = drawn.narrow(maker.axis, drawn.shape[maker.axis] - added, added)
+    return NewUnits(values)
+
+
+def silent_units(module: nn.Module, count: int) -> NewUnits:
+    """New units with incoming weights and biases of zero.
+
+    Args:
+        module: A linear or convolutional layer.
+        count: How many.
+    """
+    values = {}
+    for maker in unit_makers(module):
+        parameter = module.get_parameter(maker.name)
+        shape = list(parameter.shape)
+        shape[maker.axis] = count
+        values[maker.name] = parameter.new_zeros(shape)
+    return NewUnits(values)
+
+
+def repeated_units(module: nn.Module, sources: torch.Tensor) -> NewUnits:
+    """New units that do what others do.
+
+    Args:
+        module: A linear, convolutional or recurrent layer.
+        sources: Numbers of the units to repeat.
+    """
+    values, units = {}, units_made(module) or 0
+    for maker in unit_makers(module, every_layer=True):
+        parameter = module.get_parameter(maker.name).detach()
+        places = maker.positions(sources, units).to(parameter.device)
+        values[maker.name] = parameter.index_select(maker.axis, places)
+    return NewUnits(values, sources)
 
 
 def rewire(
@@ -134,15 +181,15 @@ def rewire(
         The readers with their weights as they are now.
     """
     module = layers.module(chain.layer_id)
-    axis = unit_axis(module) or 0
     sources = None if new is None else new.sources
-    surgery.resize(module.get_parameter("weight"), axis, index, None if new is None else new.weight)
-    if module._parameters["bias"] is not None:
-        bias = module.get_parameter("bias")
-        surgery.resize(bias, 0, index, None if new is None else new.bias)
+    for maker in unit_makers(module, every_layer=True):
+        fresh = None if new is None else new.values[maker.name]
+        places = maker.positions(index, chain.units)
+        surgery.resize(module.get_parameter(maker.name), maker.axis, places, fresh)
     size = len(index)
-    linear = isinstance(module, nn.Linear)
-    surgery.put(module.__dict__, "out_features" if linear else "out_channels", size)
+    if not is_recurrent(module):
+        linear = isinstance(module, nn.Linear)
+        surgery.put(module.__dict__, "out_features" if linear else "out_channels", size)
     for carrier in chain.carriers:
         if type(layers.module(carrier)) in _BATCH_NORMS:
             _rewire_batch_norm(surgery, layers.module(carrier), index, sources)
@@ -186,14 +233,15 @@ def _rewire_reader(
     sources: torch.Tensor | None,
 ) -> nn.Parameter:
     module = layers.module(reader.layer_id)
-    weight = module.get_parameter("weight")
+    weight = module.get_parameter(reader.name)
     fresh = None
     if sources is not None:
         columns = _positions(sources, reader.width).to(weight.device)
         fresh = weight.detach().index_select(reader.axis, columns)
     inputs = _positions(index, reader.width)
-    name = "in_features" if isinstance(module, nn.Linear) else "in_channels"
-    surgery.put(module.__dict__, name, len(inputs))
+    if not is_recurrent(module):
+        name = "in_features" if isinstance(module, nn.Linear) else "in_channels"
+        surgery.put(module.__dict__, name, len(inputs))
     return surgery.resize(weight, reader.axis, inputs, fresh)
 
 
@@ -217,7 +265,7 @@ def _ways(layers: Layers, layer_id: int, readers: Sequence[int]) -> Iterator[tup
 
 def _resizable(module: nn.Module) -> bool:
     hooked = module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return type(module) in _RESIZABLE and not hooked
+    return (type(module) in _RESIZABLE or is_recurrent(module)) and not hooked
 
 
 def _carries(module: nn.Module) -> bool:
@@ -229,7 +277,7 @@ def _carries(module: nn.Module) -> bool:
 
 
 def _keeps_any_number(layers: Layers, source: int, target: int, flow: Flow, units: int) -> bool:
-    if flow.via & _RESHAPES and not _in_sequence(layers, source, target):
+    if flow.via & _RESHAPES and modules_between(layers, source, target) is None:
         return False
     if flow.via & _ARITHMETIC and not (flow.via & _DROPOUT and "add" not in flow.via):
         return False
@@ -238,19 +286,20 @@ def _keeps_any_number(layers: Layers, source: int, target: int, flow: Flow, unit
     return "mean" not in flow.via or shape.count(units) == 1
 
 
-def _in_sequence(layers: Layers, source: int, target: int) -> bool:
-    """Whether one `nn.Sequential` holds both layers and only torch's own modules between them.
+def modules_between(layers: Layers, source: int, target: int) -> Sequence[nn.Module] | None:
+    """Torch's own modules between two layers of one `nn.Sequential`; `None` for other layers.
 
     There a reshape is `nn.Flatten`, which adapts; in other code it may be `view(-1, 400)`.
     """
     first, last = layers.names[source].rpartition("."), layers.names[target].rpartition(".")
     parent = layers.model.get_submodule(first[0])
     if first[0] != last[0] or type(parent) is not nn.Sequential:
-        return False
+        return None
     keys = list(parent._modules)
     between = keys[keys.index(first[2]) + 1 : keys.index(last[2])]
     modules = [parent.get_submodule(key) for key in between]
-    return not any(
+    foreign = any(
         isinstance(module, nn.Unflatten) or not type(module).__module__.startswith("torch.nn.")
         for module in modules
     )
+    return None if foreign else modules

@@ -16,10 +16,15 @@ class UpdateMeter:
 
     A full copy of the weights or the analytic update of Adam would cost two to six times as much;
     both norms of the ratio come from the same scalars, so the sampling fraction cancels out.
+
+    Args:
+        layers: The layers.
+        optimizer: Whose steps are measured.
     """
 
-    def __init__(self, layers: Layers) -> None:
+    def __init__(self, layers: Layers, optimizer: torch.optim.Optimizer) -> None:
         self._layers = layers
+        self._optimizer = optimizer
         self._parameters: list[torch.Tensor] = []
         self._ids: list[int] = []
         for layer_id in range(len(layers)):
@@ -65,15 +70,23 @@ class UpdateMeter:
     def update_ratios(self) -> torch.Tensor:
         """Norm of the change since `remember` over the norm before, shape [N].
 
-        NaN for layers without parameters or with all sampled weights at zero, infinite where the
-        change is not finite.
+        Parameters that this optimiser did not train in this step (frozen or unused ones, or those
+        of another optimiser) do not count: they are not meant to move. NaN for layers without any
+        other or with all sampled weights at zero, infinite where the change is not finite.
         """
-        if not self._before:
+        trained = {id(p) for group in self._optimizer.param_groups for p in group["params"]}
+        counted = [
+            (before, _sampled(parameter), layer_id)
+            for before, parameter, layer_id in zip(
+                self._before, self._parameters, self._ids, strict=False
+            )
+            if parameter.grad is not None and id(parameter) in trained
+        ]
+        if not counted:
             return torch.full((len(self._layers),), torch.nan, dtype=torch.float64)
-        after = [_sampled(parameter) for parameter in self._parameters]
-        changes = list(torch._foreach_sub(after, self._before))
-        change = layer_norms(changes, self._ids, len(self._layers))
-        weight = layer_norms(self._before, self._ids, len(self._layers))
+        before, after, ids = map(list, zip(*counted, strict=True))
+        change = layer_norms(torch._foreach_sub(after, before), ids, len(self._layers))
+        weight = layer_norms(before, ids, len(self._layers))
         return torch.where(weight > 0, change / weight, torch.nan)
 
 

@@ -146,6 +146,19 @@ def test_a_seed_can_be_removed_at_every_stage(steps):
     ADD.apply(training.context, [0], plan())
 
 
+def test_undoing_a_second_planting_leaves_one_hook_that_ticks_once_a_step():
+    training = make()
+    ADD.apply(training.context, [0], plan())
+    training.step()
+    REMOVE.apply(training.context, [0], OUT)
+    for _ in range(3):
+        ADD.apply(training.context, [0], plan())()
+    ADD.apply(training.context, [0], plan(training=3))
+    assert len(training.optimizer._optimizer_step_post_hooks) == 1
+    training.steps(3)
+    assert training.context.seed_bed.seed(0).stage is Stage.TRAINING
+
+
 def test_undoing_a_removal_that_is_complete_brings_the_seed_back():
     training = make()
     ADD.apply(training.context, [0], plan())

@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tamiyo.contracts import AdaptationType
 from tamiyo.host.faults import Faults
+from tamiyo.host.growth.start import DeferredStart, DeferredStarts
 from tamiyo.host.layers import Layers
 from tamiyo.host.refusal import Refusal
 from tamiyo.host.seeds import SeedBed
@@ -24,6 +25,7 @@ __all__ = [
     "Number",
     "ParameterRule",
     "Refusal",
+    "Standing",
     "Undo",
 ]
 
@@ -79,6 +81,15 @@ class Choice:
 ParameterRule: TypeAlias = Number | Choice
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An adaptation that lives in optimiser hooks, and what it takes to apply it again."""
+
+    adaptation: str
+    target: list[int]
+    parameters: dict[str, float | str]
+
+
 @dataclass(slots=True)
 class Context:
     """What an action may read and change."""
@@ -97,7 +108,12 @@ class Context:
     """Where errors of installed hooks go."""
     seed_bed: SeedBed = field(init=False)
     """The seeds that were planted in this session."""
+    starts: DeferredStarts = field(default_factory=DeferredStarts)
+    """New units that wait for the gradients of a few steps."""
+    standing: list[Standing] = field(default_factory=list)
+    """Adaptations in force that live in hooks, in the order in which they were applied."""
     _handles: list[RemovableHandle] = field(default_factory=list)
+    _stop_ticking: Undo = field(default=lambda: None)
 
     def __post_init__(self) -> None:
         self.seed_bed = SeedBed(self.run, self.layers)
@@ -115,12 +131,42 @@ class Context:
             return lambda: None
         return self.install((self.run.optimizer.register_step_post_hook, self.seed_bed.tick))
 
-    def install(self, *hooks: tuple[Callable[..., RemovableHandle], Callable[..., None]]) -> Undo:
+    def defer(self, start: DeferredStart) -> Undo:
+        """Let new units wait until some steps have shown how they should begin.
+
+        The optimiser hook that this takes stays until the next call, because a hook cannot be
+        removed while hooks run.
+
+        Returns:
+            What ends the wait.
+
+        Raises:
+            Refusal: too many hooks are installed already.
+        """
+        self._stop_ticking()
+        self._stop_ticking = stop_ticking = self.install(
+            (self.run.optimizer.register_step_post_hook, self.starts.tick)
+        )
+        stop = self.starts.add(start)
+
+        def undo() -> None:
+            stop()
+            if not self.starts.waiting:
+                stop_ticking()
+
+        return undo
+
+    def install(
+        self,
+        *hooks: tuple[Callable[..., RemovableHandle], Callable[..., None]],
+        standing: Standing | None = None,
+    ) -> Undo:
         """Install optimiser hooks that can never raise into the training loop.
 
         Args:
             *hooks: What registers a hook, for example `optimizer.register_step_pre_hook`, and the
                 function that is called with the hook's arguments.
+            standing: The adaptation that consists of them.
 
         Returns:
             What removes them again.
@@ -132,19 +178,24 @@ class Context:
             raise Refusal(f"{len(self._handles)} optimiser hooks of adaptations are installed")
         handles = [register(self.faults.shield(HOOKS, hook)) for register, hook in hooks]
         self._handles += handles
+        if standing is not None:
+            self.standing.append(standing)
 
         def remove() -> None:
             for handle in handles:
                 handle.remove()
             self._handles = [handle for handle in self._handles if handle not in handles]
+            self.standing = [item for item in self.standing if item is not standing]
 
         return remove
 
     def remove_hooks(self) -> None:
-        """Remove every hook that an action has installed."""
+        """Remove every hook that an action has installed; nobody waits for gradients any more."""
+        self.faults.shield(HOOKS, self.starts.settle)()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self.standing.clear()
 
 
 class Action(ABC):
@@ -157,6 +208,10 @@ class Action(ABC):
     """Parameters of the decision and their bounds; others are refused."""
     whole_model: ClassVar[bool] = False
     """Whether the target may be the whole model (an empty target)."""
+
+    def onset(self, parameters: Mapping[str, float | str]) -> int:  # noqa: ARG002
+        """Steps after which the network feels all of it; it is not kept earlier than that."""
+        return 0
 
     @abstractmethod
     def applies_to(self, layers: Layers, layer_id: int) -> bool:

@@ -1,6 +1,7 @@
 """Swap an activation that dies or saturates for another one."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import ClassVar
 
 from torch import nn
@@ -9,6 +10,7 @@ from tamiyo.contracts import AdaptationType
 from tamiyo.host.actions.base import Action, Choice, Context, ParameterRule, Refusal, Undo
 from tamiyo.host.layers import Layers
 from tamiyo.host.modules import activation_name
+from tamiyo.host.surgery import exchange
 
 __all__ = ["ChangeActivation"]
 
@@ -57,21 +59,10 @@ class ChangeActivation(Action):
             if old is None or activation_name(old) == name:
                 raise Refusal(f"the activation of layer {layer_id} is already {name}")
             swaps[old] = _FACTORIES[name]().train(old.training)
-        places = [
-            (parent, key, swaps[child])
-            for parent in layers.model.modules()
-            for key, child in parent._modules.items()
-            if child is not None and child in swaps
-        ]
-        previous = [(parent, key, parent._modules[key]) for parent, key, _ in places]
-        for parent, key, new in places:
-            parent._modules[key] = new
-
-        def undo() -> None:
-            for parent, key, old in previous:
-                parent._modules[key] = old
-
-        return undo
+        with ExitStack() as undone:
+            for old, new in swaps.items():
+                undone.callback(exchange(context.run, layers.model, old, new))
+            return undone.pop_all().close
 
 
 def _site(layers: Layers, layer_id: int) -> int | None:

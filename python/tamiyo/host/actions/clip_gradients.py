@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 
 from tamiyo.contracts import AdaptationType
-from tamiyo.host.actions.base import Action, Context, Number, ParameterRule, Undo
+from tamiyo.host.actions.base import Action, Context, Number, ParameterRule, Standing, Undo
 from tamiyo.host.layers import Layers
 from tamiyo.host.training import gradient_scale
 
@@ -42,7 +42,10 @@ class ClipGradients(Action):
             owned = [p for layer_id in chosen for p in layers.parameters(layer_id)]
             clip_adaptively(owned, ratio, gradient_scale(optimizer))
 
-        return context.install((context.run.optimizer.register_step_pre_hook, clip))
+        return context.install(
+            (context.run.optimizer.register_step_pre_hook, clip),
+            standing=Standing(self.type.value, list(target), dict(parameters)),
+        )
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ class InsertNormalization(Action):
                 norm = _normalization(module).to(weight)
                 gate = nn.Parameter(torch.zeros(1).to(weight))
                 surgery.replace(module, gated(module, norm, gate))
-                surgery.join(layer_id, [*norm.parameters(), gate])
+                surgery.join(layer_id, norm.parameters())
                 context.activity.pop(layer_id, None)
         return surgery.undo
 

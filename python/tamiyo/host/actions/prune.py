@@ -40,7 +40,9 @@ class Prune(Action):
     def applies_to(self, layers: Layers, layer_id: int) -> bool:
         """Whether everything that carries and reads the layer's units is known."""
         chain = unit_chain(layers, layer_id)
-        return chain is not None and chain.units > 1
+        # Which units of its inner layers are dead is not measured, and all lose equally many.
+        stacked = getattr(layers.module(layer_id), "num_layers", 1) > 1
+        return chain is not None and chain.units > 1 and not stacked
 
     def apply(
         self, context: Context, target: Sequence[int], parameters: Mapping[str, float | str]

@@ -18,8 +18,7 @@ from tamiyo.host.actions.base import (
     Undo,
 )
 from tamiyo.host.layers import Layers
-from tamiyo.host.modules import unit_axis
-from tamiyo.host.readers import Reader, UnitReaders, unit_count, unit_readers
+from tamiyo.host.readers import Reader, UnitReaders, unit_makers, unit_readers, units_made
 
 __all__ = ["Reinitialize", "dormant_units"]
 
@@ -44,7 +43,7 @@ class Reinitialize(Action):
     }
 
     def applies_to(self, layers: Layers, layer_id: int) -> bool:
-        """Whether it is linear or convolutional and everything that reads its units is known."""
+        """Whether it has units and everything that reads them is known."""
         return unit_readers(layers, layer_id) is not None and bool(layers.parameters(layer_id))
 
     def apply(
@@ -55,7 +54,7 @@ class Reinitialize(Action):
         chosen: dict[int, torch.Tensor] = {}
         for layer_id in target:
             if parameters["scope"] == "all":
-                units = unit_count(layers.module(layer_id)) or 0
+                units = units_made(layers.module(layer_id)) or 0
                 chosen[layer_id] = torch.ones(units, dtype=torch.bool)
             else:
                 chosen[layer_id] = _dormant(context, layer_id, float(parameters["threshold"]))
@@ -84,7 +83,7 @@ def dormant_units(activity: torch.Tensor, threshold: float) -> torch.Tensor:
 
 def _dormant(context: Context, layer_id: int, threshold: float) -> torch.Tensor:
     activity = context.activity.get(layer_id)
-    if activity is None or len(activity) != unit_count(context.layers.module(layer_id)):
+    if activity is None or len(activity) != units_made(context.layers.module(layer_id)):
         raise Refusal(f"the activity of the units of layer {layer_id} was not measured yet")
     if not torch.isfinite(activity).all():
         raise Refusal(f"activations of layer {layer_id} are not finite")
@@ -119,10 +118,11 @@ class _Recycling:
 
     def _refresh(self, layer_id: int, units: torch.Tensor) -> None:
         module = self._layers.module(layer_id)
-        axis = unit_axis(module) or 0
-        self._write(_weight(module), axis, units, _drawn(module))
-        if isinstance(module.bias, nn.Parameter):
-            self._write(module.bias, 0, units, None)
+        drawn = _drawn(module)
+        for maker in unit_makers(module):
+            parameter = module.get_parameter(maker.name)
+            fresh = drawn[maker.name] if parameter.dim() > 1 else None
+            self._write(parameter, maker.axis, maker.slices(units), fresh)
 
     def _disconnect(self, found: UnitReaders, units: torch.Tensor) -> None:
         for layer_id in found.normalizations:
@@ -131,12 +131,15 @@ class _Recycling:
             module = self._layers.module(reader.layer_id)
             inputs = reader.inputs(units)
             silent = bool(inputs.all()) and self._rectified(reader)
-            kept = self._chosen.get(reader.layer_id)
             # Units that are recycled themselves keep their fresh inputs: nothing reads them, and
             # with zeros on both sides no gradient would ever reach them.
-            rows = None if kept is None else ~kept
-            fresh = _drawn(module) if silent else None
-            self._write(_weight(module), reader.axis, inputs, fresh, rows=rows)
+            rows = None
+            if (recycled := self._chosen.get(reader.layer_id)) is not None:
+                makers = {maker.name: maker for maker in unit_makers(module)}
+                rows = ~makers[reader.name].slices(recycled) if reader.name in makers else None
+            fresh = _drawn(module)[reader.name] if silent else None
+            weight = module.get_parameter(reader.name)
+            self._write(weight, reader.axis, inputs, fresh, rows=rows)
 
     def _rectified(self, reader: Reader) -> bool:
         _, site = self._layers.activated(reader.layer_id)
@@ -193,18 +196,11 @@ class _Recycling:
             self._before[tensor] = tensor.detach().clone()
 
 
-def _weight(module: nn.Module) -> nn.Parameter:
-    weight = module.weight
-    if not isinstance(weight, nn.Parameter):
-        raise TypeError(f"the weight of {type(module).__name__} is not a parameter")
-    return weight
-
-
-def _drawn(module: nn.Module) -> torch.Tensor:
-    """A new weight by the layer's own scheme, on the CPU, whatever device the layer is on."""
+def _drawn(module: nn.Module) -> Mapping[str, torch.Tensor]:
+    """New parameters by the layer's own scheme, on the CPU, whatever device the layer is on."""
     fresh: Any = copy.deepcopy(module).cpu()
     fresh.reset_parameters()
-    return _weight(fresh).detach()
+    return {name: parameter.detach() for name, parameter in fresh.named_parameters()}
 
 
 def _mask(parameter: torch.Tensor, axis: int, index: torch.Tensor) -> torch.Tensor:

@@ -37,6 +37,10 @@ class RemoveSeed(Action):
         """Whether the layer has a seed."""
         return is_seeded(layers.module(layer_id))
 
+    def onset(self, parameters: Mapping[str, float | str]) -> int:
+        """See `Action.onset`."""
+        return round(float(parameters["blending_steps"]))
+
     def apply(
         self, context: Context, target: Sequence[int], parameters: Mapping[str, float | str]
     ) -> Undo:

@@ -6,14 +6,15 @@ from typing import Any, ClassVar
 import torch
 
 from tamiyo.contracts import AdaptationType
-from tamiyo.host.actions.base import Action, Context, Number, ParameterRule, Undo
+from tamiyo.host.actions.base import Action, Context, Number, ParameterRule, Standing, Undo
 from tamiyo.host.layers import Layers
 from tamiyo.host.training import TrainingRun
 
 __all__ = ["ScaleLearningRate", "scale_groups"]
 
-_GROUP_RATES = ("lr", "initial_lr", "max_lr", "min_lr")
-_SCHEDULER_RATES = ("base_lrs", "min_lrs", "max_lrs")
+_GROUP_RATES = ("lr", "initial_lr", "max_lr", "min_lr", "swa_lr")
+_SCHEDULER_RATES = ("base_lrs", "min_lrs", "max_lrs", "_last_lr")
+"""Lists with a rate for each group."""
 
 
 class ScaleLearningRate(Action):
@@ -39,14 +40,15 @@ class ScaleLearningRate(Action):
         factor = float(parameters["factor"])
         if not target:
             return scale_groups(context.run, factor)
-        return _scale_updates(context, target, factor)
+        standing = Standing(self.type.value, list(target), dict(parameters))
+        return _scale_updates(context, target, factor, standing)
 
 
 def scale_groups(run: TrainingRun, factor: float) -> Undo:
     """Scale the rates of all parameter groups, and those from which a scheduler computes them.
 
-    Recursive schedulers go on from the group's rate, closed-form ones from their base rates; with
-    both scaled, either kind keeps the factor.
+    Recursive schedulers go on from the group's rate, closed-form ones from their base rates, and
+    both move towards bounds; with all of these scaled, so is the whole rest of any schedule.
     """
     previous: list[tuple[Any, Any, Any]] = []
 
@@ -60,12 +62,16 @@ def scale_groups(run: TrainingRun, factor: float) -> Undo:
         for key in _GROUP_RATES:
             if isinstance(group.get(key), float | int | torch.Tensor):
                 scale(group, key)
+    lists: dict[int, list[Any]] = {}
     for scheduler in run.schedulers():
-        for name in _SCHEDULER_RATES:
-            rates = getattr(scheduler, name, None)
-            if isinstance(rates, list):
-                for index in range(len(rates)):
-                    scale(rates, index)
+        if isinstance(getattr(scheduler, "eta_min", None), float | int):
+            scale(vars(scheduler), "eta_min")
+        rates = (getattr(scheduler, name, None) for name in _SCHEDULER_RATES)
+        # Schedulers inside others share some of their lists with them.
+        lists |= {id(found): found for found in rates if isinstance(found, list)}
+    for found in lists.values():
+        for index in range(len(found)):
+            scale(found, index)
 
     def undo() -> None:
         for holder, key, value in reversed(previous):
@@ -74,7 +80,9 @@ def scale_groups(run: TrainingRun, factor: float) -> Undo:
     return undo
 
 
-def _scale_updates(context: Context, target: Sequence[int], factor: float) -> Undo:
+def _scale_updates(
+    context: Context, target: Sequence[int], factor: float, standing: Standing
+) -> Undo:
     current: list[torch.Tensor] = []
     before: list[torch.Tensor] = []
 
@@ -97,4 +105,5 @@ def _scale_updates(context: Context, target: Sequence[int], factor: float) -> Un
     return context.install(
         (optimizer.register_step_pre_hook, remember),
         (optimizer.register_step_post_hook, rescale),
+        standing=standing,
     )
