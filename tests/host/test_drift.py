@@ -186,3 +186,17 @@ def test_running_statistics_that_stop_are_noticed(stops):
     steps(30, 50)
     assert len(drift.stillest) > 3
     assert all((still == 0) == stops for still in drift.stillest)
+
+
+@pytest.mark.parametrize("rising", [False, True])
+def test_a_learning_rate_that_was_rising_is_no_effect_of_the_restart(rising):
+    run = Steady()
+    for _ in range(2 * WINDOW):
+        run.optimizer.param_groups[0]["lr"] *= 1.05 if rising else 1.0
+        run.steps(1)
+    run.optimizer.param_groups[0]["lr"] *= 2
+    run.drift.restart(run.done, compare=True)
+    assert run.drift.steady is not rising
+    run.optimizer.param_groups[0]["lr"] *= 3
+    run.steps(WINDOW + 1)
+    assert list(run.drift.shares) == pytest.approx([3])

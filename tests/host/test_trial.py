@@ -111,13 +111,24 @@ def test_a_loss_that_is_up_beyond_doubt_needs_no_jump(decide, noise, outcome):
 
 
 def test_a_trial_goes_on_while_the_learning_rate_rises(decide):
-    trial = trial_of(decide, rates=[0.5] * 20, unscheduled=[0.2] * 20)
-    step, outcome, _ = play(trial, falling(4 * HORIZON), drift=math.nan)
-    assert (step, outcome) == (HORIZON, Outcome.KEPT)  # what is measured in between ends it
-    rising = trial_of(decide, rates=[0.5] * 20, unscheduled=[0.2] * 20)
+    rising = trial_of(decide, shares=[1.5, 2.5])
     for _ in range(HORIZON):
         rising.observe(0.5)
     assert rising.verdict(HORIZON) is None
+    settled = trial_of(decide, shares=[1.5, 2.5, 2.5])
+    assert play(settled, falling(HORIZON)) == (HORIZON, Outcome.KEPT, "")
+
+
+@pytest.mark.parametrize(
+    ("steady", "outcome"), [(True, Outcome.ROLLED_BACK), (False, Outcome.KEPT)]
+)
+def test_a_learning_rate_that_never_stops_rising_must_have_risen_before(decide, steady, outcome):
+    trial = trial_of(decide, shares=[2, 3, 4], steady=steady)
+    assert play(trial, falling(4 * HORIZON))[:2] == (3 * HORIZON, outcome)
+    ended = trial_of(decide, shares=[2, 3, 4], steady=steady)
+    for _ in range(HORIZON):
+        ended.observe(0.5)
+    assert ended.verdict(HORIZON, last=True)[0] is outcome
 
 
 def test_weights_that_are_shaken_must_gain_what_the_run_would_have(decide):

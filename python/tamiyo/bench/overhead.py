@@ -197,15 +197,18 @@ def measure(model_name: str, schedule: str, *, seconds: float, seed: int = 0) ->
                 stats.append(subject.control.stats()["host"])
         halves.append(np.log(quotients))
     low, high = np.exp(_interval(halves, np.random.default_rng(seed)))
+    ratio = float(np.exp(np.mean([np.median(half) for half in halves])))
+    # The host's clock counts the other model's turns too.
+    own = (1 + ratio) / ratio
     return Cost(
         model=model_name,
         schedule=schedule,
         step_ms=1e3 * float(np.median(alone)),
-        ratio=float(np.exp(np.mean([np.median(half) for half in halves]))),
+        ratio=ratio,
         low=float(low),
         high=float(high),
-        probe=2 * float(np.mean([each["probe_overhead"] for each in stats] or [0.0])),
-        host=2 * float(np.mean([each["overhead"] for each in stats] or [0.0])),
+        probe=own * float(np.mean([each["probe_overhead"] for each in stats] or [0.0])),
+        host=own * float(np.mean([each["overhead"] for each in stats] or [0.0])),
         samples=sum(each["samples"] for each in stats),
         rounds=sum(map(len, halves)),
     )

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -113,18 +114,16 @@ def _plain(
 def _print(
     console: Console, topology: ModelTopology, health: dict[str, float], use: dict[str, float]
 ) -> None:
-    table = Table(title=f"{len(topology)} layers, {len(topology.edges)} connections")
-    numbers = ("parameters", "health", "use")
-    for heading in (
-        "layer",
-        "type",
-        "parameters",
-        "output",
-        "flows into",
-        *numbers[1:],
-        "possible",
-    ):
-        table.add_column(heading, justify="right" if heading in numbers else "left")
+    title = f"{len(topology)} layers, {len(topology.edges)} connections"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("layer", "type"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("scalars", justify="right", no_wrap=True)
+    for heading in ("output", "into"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("health", "use"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("possible", no_wrap=True)
     for node in topology.nodes:
         table.add_row(
             node.name or "(the model itself)",
@@ -133,9 +132,11 @@ def _print(
             " × ".join(map(str, node.shape)),
             ", ".join(topology.nodes[after].name for after in topology.successors(node.layer_id)),
             *(_share(measured.get(node.name, math.nan)) for measured in (health, use)),
-            ", ".join(node.actions),
+            "\n".join(node.actions),
         )
     console.print(table)
+    if not health:
+        console.print("Health needs training steps: have the callable return a loss as well.")
     console.print(f"Possible for the model as a whole: {', '.join(topology.actions) or 'nothing'}")
     for note in topology.notes:
         console.print(f"Note: {note}")

@@ -62,6 +62,12 @@ class WeightDrift:
         effect of what was restarted for."""
         self.stillest: deque[float] = deque(maxlen=kept)
         """That of the matrix that moves least."""
+        self.shares: deque[float] = deque(maxlen=kept)
+        """Learning rate at the end of each window over that of the restart."""
+        self._rose = -math.inf
+        """The step after which a learning rate was last seen higher than before."""
+        self.steady = True
+        """Whether the learning rate was not on the rise before the last `restart`."""
 
     def observe(self, step: int) -> None:
         """Go on after a step."""
@@ -71,7 +77,9 @@ class WeightDrift:
             if self._reference:
                 self._compare(share)
         # What a restart is made for may change it.
-        self._seen = self._learning_rate()
+        seen, self._seen = self._seen, self._learning_rate()
+        if self._seen > seen:
+            self._rose = step
         if step >= self.due:
             self._look(step)
 
@@ -83,6 +91,7 @@ class WeightDrift:
             compare: Whether what comes is to be compared with the last window before.
         """
         self._rate = self._learning_rate()
+        self.steady = step - self._rose > 2 * self._window
         scheduled = _ratio(self._seen, self._measured_at)
         scheduled = scheduled if 0 < scheduled < math.inf else 1.0
         self._reference = {m: r * scheduled for m, r in self._moves.items()} if compare else {}
@@ -98,7 +107,7 @@ class WeightDrift:
         self._clear()
 
     def _clear(self) -> None:
-        for rates in (self.rates, self.unscheduled, self.stillest):
+        for rates in (self.rates, self.unscheduled, self.stillest, self.shares):
             rates.clear()
 
     def _compare(self, share: float) -> None:
@@ -114,6 +123,7 @@ class WeightDrift:
         stopped = any(rate == 0 for m, rate in moved.items() if m.dim() == 1)
         rate = median(rates) if rates else math.nan
         share = share if 0 < share < math.inf else math.nan
+        self.shares.append(share)
         self.rates.append(rate)
         self.unscheduled.append(rate / share)
         self.stillest.append(0.0 if stopped else min(rates, default=math.nan) / share)

@@ -150,6 +150,8 @@ class Governor:
             rates=self._drift.rates,
             unscheduled=self._drift.unscheduled,
             stillest=self._drift.stillest,
+            shares=self._drift.shares,
+            steady=self._drift.steady,
             validation=self._validation,
             steps_lost=steps_lost,
             duration_ms=duration_ms,

@@ -74,6 +74,10 @@ class Trial:
     """The same but for what a schedule of the learning rate has done since."""
     stillest: Sequence[float] = ()
     """That of the matrix that moves least."""
+    shares: Sequence[float] = ()
+    """Learning rate in each window over that right after the adaptation."""
+    steady: bool = False
+    """Whether the learning rate was not on the rise before."""
     validation: float | None = None
     """The last validation loss before; `None` if there was none."""
     steps_lost: int = 0
@@ -132,9 +136,9 @@ class Trial:
         if not last and self._until < LONGEST * self.horizon and self._unsettled():
             self._until += self.horizon
             return None
-        if not self.losses:
-            return Outcome.KEPT, "no loss was reported, so its effect is not known"
-        return Outcome.KEPT, ""
+        if self.steady and self._runs_away():
+            return self._hurt("the learning rate, steady before, has risen ever since")
+        return Outcome.KEPT, "" if self.losses else "no loss was reported: its effect is not known"
 
     def _hurt(self, reason: str) -> Verdict:
         # A run that was already broken has nothing better to go back to.
@@ -198,10 +202,13 @@ class Trial:
         rates = [rate for rate in self.rates if not math.isnan(rate)]
         if len(rates) > 2 and rates[-1] > min(1.5, 1.3 * median(rates[: len(rates) // 2])):
             return True
-        # The learning rate has doubled since, and may go on rising.
-        if self.unscheduled and self.rates[-1] > 2 * self.unscheduled[-1]:
+        if self._runs_away():
             return True
         return bool(self.losses) and self._stands_still(self._tail(self._quarter))
+
+    def _runs_away(self) -> bool:
+        """Whether the learning rate has doubled since, and goes on rising."""
+        return len(self.shares) > 1 and self.shares[-1] > max(2.0, self.shares[-2])
 
     def _stands_still(self, after: float) -> bool:
         """Whether a loss that fell before has stopped falling far from its end."""
