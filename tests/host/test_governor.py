@@ -82,6 +82,14 @@ def test_loss_history_reports_medians_and_counts():
     assert history.slow_level == pytest.approx(14.0, abs=1.5)
 
 
+def test_noise_that_came_up_lately_shows_in_the_last_losses():
+    history = LossHistory()
+    for step in range(64):
+        history.observe(1 + (0.01 if step < 48 else 0.2) * (-1) ** step)
+    assert history.noise(16) == pytest.approx(0.4 * 1.4826 / 2**0.5)
+    assert history.noise() == pytest.approx(0.02 * 1.4826 / 2**0.5)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10_000),

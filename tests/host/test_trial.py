@@ -103,6 +103,13 @@ def test_a_jump_must_be_made_good_soon(decide):
     assert play(trial_of(decide), made_good)[1] is Outcome.KEPT
 
 
+@pytest.mark.parametrize(("latest_noise", "outcome"), [(0.0, Outcome.ROLLED_BACK), (0.2, None)])
+def test_what_a_restless_run_does_is_no_jump(decide, latest_noise, outcome):
+    trial = trial_of(decide, latest_noise=latest_noise)
+    verdict = play(trial, [1.15] * 8 + [1.0] * 16)
+    assert (verdict and verdict[1]) is outcome
+
+
 @pytest.mark.parametrize(("noise", "outcome"), [(0.1, Outcome.ROLLED_BACK), (0.5, None)])
 def test_a_loss_that_is_up_beyond_doubt_needs_no_jump(decide, noise, outcome):
     trial = trial_of(decide, latest=1.2, noise=noise, pace=0.0)

@@ -146,6 +146,7 @@ class Governor:
             self.initial_loss,
             latest=self.history.level(short=True) if healthy else None,
             noise=self.history.noise(),
+            latest_noise=self.history.noise(LossHistory.RECENT // 2),
             pace=self.history.pace() if healthy else 0.0,
             rates=self._drift.rates,
             unscheduled=self._drift.unscheduled,

@@ -66,6 +66,8 @@ class Trial:
     """Median of the very last losses before; where the loss falls fast it is below the level."""
     noise: float = 0.0
     """Standard deviation of the loss about its trend."""
+    latest_noise: float = 0.0
+    """The same of the last losses alone: a run may have become more restless."""
     pace: float = 0.0
     """By how much the loss fell in the 32 steps before; 0 if that is in doubt."""
     rates: Sequence[float] = ()
@@ -98,7 +100,8 @@ class Trial:
         if self.latest is None:
             return
         if len(self.losses) == EARLY:
-            least = max(JUMP * self.noise, 0.05 * abs(self.latest), 0.02 * abs(self.initial))
+            noise = max(self.noise, self.latest_noise)
+            least = max(JUMP * noise, 0.05 * abs(self.latest), 0.02 * abs(self.initial))
             self._jumped = not self._tail(EARLY) <= self.latest + least
         elif len(self.losses) == RECOVERED:
             self._stayed_up = self._is_up_to_stay(self.latest)

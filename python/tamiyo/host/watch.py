@@ -189,12 +189,16 @@ class LossHistory:
         finite = [loss for loss in list(self._recent)[-self.RECENT :] if math.isfinite(loss)]
         return robust_spread(finite, median(finite)) if finite else 0.0
 
-    def noise(self) -> float:
-        """Standard deviation of the last 64 losses about their trend; 0 without finite ones.
+    def noise(self, count: int = 2 * RECENT) -> float:
+        """Standard deviation of the last losses about their trend; 0 without finite ones.
 
         Read off the differences of neighbours, which a trend hardly touches.
+
+        Args:
+            count: How many of the last 64.
         """
-        steps = [abs(after - before) for before, after in itertools.pairwise(self._recent)]
+        last = list(self._recent)[-count:]
+        steps = [abs(after - before) for before, after in itertools.pairwise(last)]
         finite = [step for step in steps if math.isfinite(step)]
         return MAD_TO_DEVIATION * median(finite) / math.sqrt(2) if finite else 0.0
 
