@@ -61,7 +61,7 @@ FUZZ_SECONDS ?= 180
 
 proof: target/peers/.installed target/tools/bin/cargo-fuzz ## a hundred million signals accounted for, the flood, threads, fuzzing
 	cargo test --release --locked --quiet --package tamiyo-core --test stress --test cardinality -- --include-ignored --test-threads=1
-	PROPTEST_CASES=20000 cargo test --release --locked --quiet --package tamiyo-core --test features --test wire --test filter
+	PROPTEST_CASES=20000 cargo test --release --locked --quiet --package tamiyo-core --test features --test wire --test filter --test sum_tree
 	PYTHONPATH=target/peers $(BIN)/pytest tests/core --quiet --parallel-threads=4 --iterations=1
 	mkdir -p target/fuzz/found
 	cd fuzz && ../target/tools/bin/cargo-fuzz fuzz run ingest --sanitizer none --target-dir ../target/fuzz ../target/fuzz/found corpus/ingest -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=1 -rss_limit_mb=512 -print_final_stats=1 -verbosity=0

@@ -17,6 +17,7 @@ __all__ = [
     "Field",
     "Filter",
     "Ingest",
+    "SumTree",
     "encode",
     "layer_fields",
     "signal_fields",
@@ -203,3 +204,65 @@ class Ingest:
 
     def refusals(self) -> list[tuple[str, bytes]]:
         """A bounded sample of the latest refused messages: the reason and their first bytes."""
+
+@final
+class SumTree:
+    """Priorities of a fixed number of leaves, all 0 at the start: draws in proportion to them.
+
+    A node is always computed from its children, so after any number of changes the tree equals,
+    bit for bit, one that was built from `leaves`. Arrays are read where they are: nobody else may
+    write to them during a call. Safe to call from any number of threads.
+
+    Raises:
+        ValueError: a capacity below 1.
+    """
+
+    def __new__(cls, capacity: int) -> SumTree: ...
+    @property
+    def capacity(self) -> int:
+        """Number of leaves."""
+
+    @property
+    def total(self) -> float:
+        """Sum of all priorities."""
+
+    @property
+    def least_positive(self) -> float:
+        """Smallest priority above 0; infinite where there is none."""
+
+    @property
+    def largest(self) -> float:
+        """Largest priority."""
+
+    def leaves(self) -> npt.NDArray[np.float64]:
+        """Every priority, by index."""
+
+    def get(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """The priorities of these leaves.
+
+        Raises:
+            IndexError: a leaf that does not exist.
+            TypeError: not a one-dimensional array of int64.
+        """
+
+    def set(self, indices: npt.NDArray[np.int64], priorities: npt.NDArray[np.float64]) -> None:
+        """Change these leaves, all of them or none; of a repeated index the last one counts.
+
+        Raises:
+            IndexError: a leaf that does not exist.
+            ValueError: other than one priority per index, or a priority that is NaN, negative,
+                infinite or so large that the total could be.
+            TypeError: not one-dimensional arrays of int64 and float64.
+        """
+
+    def sample(
+        self, uniforms: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """A leaf for each uniform number, and its priority, which is never 0.
+
+        Stratified: of k numbers the i-th draws from the i-th of k equal shares of the total.
+
+        Raises:
+            ValueError: a number outside [0, 1), or every priority is 0.
+            TypeError: not a one-dimensional array of float64.
+        """

@@ -1,9 +1,10 @@
 //! What goes wrong in the core, as Python exceptions.
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use tamiyo_core::columns::ColumnsError;
 use tamiyo_core::refusal::Refusal;
+use tamiyo_core::sum_tree::SumTreeError;
 use tamiyo_core::table::Field;
 
 /// A setting that makes no sense.
@@ -48,5 +49,13 @@ pub fn columns(error: ColumnsError) -> PyErr {
         ColumnsError::Type { field, expected } => {
             PyTypeError::new_err(format!("{field} must be {}", expected.dtype()))
         }
+    }
+}
+
+/// What a sum tree refuses.
+pub fn sum_tree(error: SumTreeError) -> PyErr {
+    match error {
+        SumTreeError::Index { .. } => PyIndexError::new_err(error.to_string()),
+        _ => PyValueError::new_err(error.to_string()),
     }
 }

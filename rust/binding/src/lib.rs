@@ -8,6 +8,7 @@ mod features;
 mod field;
 mod filter;
 mod ingest;
+mod sum_tree;
 
 use pyo3::prelude::*;
 
@@ -27,6 +28,8 @@ mod core_module {
     use crate::filter::Filter;
     #[pymodule_export]
     use crate::ingest::Ingest;
+    #[pymodule_export]
+    use crate::sum_tree::SumTree;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

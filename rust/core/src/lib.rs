@@ -4,6 +4,8 @@
 //! [`topics`]) into records ([`record`]), which are judged ([`filter`], [`priority`]), added to their layer's
 //! window ([`layers`], [`summary`]), and kept ([`lanes`]) or thinned. [`accounting`] knows where
 //! every signal went. [`ingest`] composes all of it.
+//!
+//! Beside that flow stands [`sum_tree`], the priorities of the learner's replay memory.
 #![forbid(unsafe_code)]
 #![allow(clippy::needless_bitwise_bool, reason = "tests without branches, where data decides")]
 
@@ -29,6 +31,7 @@ pub mod scalar;
 pub mod sequence;
 mod sharded;
 mod sliding;
+pub mod sum_tree;
 pub mod summary;
 pub mod table;
 mod template;
