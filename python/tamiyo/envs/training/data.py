@@ -1,0 +1,131 @@
+"""The data that hosts train on: what scikit-learn ships, and generators with fixed seeds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import datasets
+from sklearn.model_selection import train_test_split
+
+__all__ = ["CLASSES", "FEATURES", "HELD_OUT_DATA", "TRAINING_DATA", "Dataset", "dataset"]
+
+FEATURES = 64
+"""Most features of any data set; the others are padded with zeros."""
+CLASSES = 10
+"""Most classes."""
+TRAINING_DATA: Sequence[str] = ("digits", "breast_cancer", "blobs", "rings", "hypercube")
+"""What a policy may be trained on."""
+HELD_OUT_DATA: Sequence[str] = ("wine", "spirals", "checkerboard")
+"""What it is only ever tested on."""
+
+Samples = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Standardised samples for classification, split once and for all."""
+
+    name: str
+    train: npt.NDArray[np.float32]
+    """[N, features]."""
+    train_labels: npt.NDArray[np.int64]
+    held_out: npt.NDArray[np.float32]
+    held_out_labels: npt.NDArray[np.int64]
+
+    @property
+    def features(self) -> int:
+        """Number of features."""
+        return int(self.train.shape[1])
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return int(self.train_labels.max()) + 1
+
+
+@cache
+def dataset(name: str) -> Dataset:
+    """A data set by its name; 30 % are held out, stratified by class.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in _SOURCES:
+        raise ValueError(f"unknown data set {name!r}; there are {', '.join(_SOURCES)}")
+    inputs, labels = _SOURCES[name]()
+    train, held_out, train_labels, held_out_labels = train_test_split(
+        inputs, labels, test_size=0.3, random_state=0, stratify=labels
+    )
+    mean, deviation = train.mean(axis=0), train.std(axis=0)
+    # A pixel that is never set has no deviation.
+    scale = np.where(deviation > 1e-6, deviation, 1.0)
+    return Dataset(
+        name,
+        ((train - mean) / scale).astype(np.float32),
+        train_labels.astype(np.int64),
+        ((held_out - mean) / scale).astype(np.float32),
+        held_out_labels.astype(np.int64),
+    )
+
+
+def _blobs() -> Samples:
+    found: Samples = datasets.make_blobs(
+        1200, n_features=8, centers=8, cluster_std=3.5, random_state=1
+    )
+    return found
+
+
+def _hypercube() -> Samples:
+    found: Samples = datasets.make_classification(
+        1500,
+        n_features=24,
+        n_informative=10,
+        n_redundant=4,
+        n_classes=5,
+        n_clusters_per_class=2,
+        class_sep=1.5,
+        random_state=2,
+    )
+    return found
+
+
+def _rings() -> Samples:
+    """Three concentric shells in four dimensions."""
+    random = np.random.default_rng(3)
+    labels = random.integers(0, 3, 1200)
+    directions = random.normal(size=(1200, 4))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    radius = 1.0 + labels + random.normal(0.0, 0.25, 1200)
+    return directions * radius[:, None], labels
+
+
+def _spirals() -> Samples:
+    """Three arms in the plane."""
+    random = np.random.default_rng(4)
+    labels = random.integers(0, 3, 1200)
+    along = np.sqrt(random.uniform(0.02, 1.0, 1200))
+    angle = 5.0 * along + 2.0 * np.pi * labels / 3.0 + random.normal(0.0, 0.12, 1200)
+    return np.stack([along * np.cos(angle), along * np.sin(angle)], axis=1), labels
+
+
+def _checkerboard() -> Samples:
+    """A board of 3 × 3 fields in two of six dimensions."""
+    random = np.random.default_rng(5)
+    inputs = random.uniform(0.0, 3.0, (1500, 6))
+    fields = np.floor(inputs[:, :2]).astype(int)
+    return inputs, fields.sum(axis=1) % 2
+
+
+_SOURCES: Mapping[str, Callable[[], Samples]] = {
+    "digits": lambda: datasets.load_digits(return_X_y=True),
+    "breast_cancer": lambda: datasets.load_breast_cancer(return_X_y=True),
+    "wine": lambda: datasets.load_wine(return_X_y=True),
+    "blobs": _blobs,
+    "hypercube": _hypercube,
+    "rings": _rings,
+    "spirals": _spirals,
+    "checkerboard": _checkerboard,
+}

@@ -1,0 +1,177 @@
+"""What goes wrong in a host, and what would mend it: known because it was done on purpose.
+
+Values follow the fault list of the benchmark. What is called *layer* is a linear layer, counted
+from 0; -1 is the run as a whole.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import torch
+
+from tamiyo.contracts import AdaptationType
+from tamiyo.envs.training.cohort import Cohort
+from tamiyo.envs.training.hosts import HostSpec
+
+__all__ = ["CURABLE", "CURES", "WHOLE_RUN", "Fault", "FaultKind", "draw_fault", "places", "strike"]
+
+WHOLE_RUN = -1
+
+
+class FaultKind(StrEnum):
+    """Kinds of faults; the first one is none."""
+
+    HEALTHY = "healthy"
+    RATE_HIGH = "rate_high"
+    RATE_LOW = "rate_low"
+    LAYER_RATE_HIGH = "layer_rate_high"
+    FROZEN_LAYER = "frozen_layer"
+    DYING_RELU = "dying_relu"
+    ZERO_LAYER = "zero_layer"
+    LARGE_LAYER = "large_layer"
+    SATURATED = "saturated"
+    EXPLODING_UPSTREAM = "exploding_upstream"
+    BOTTLENECK = "bottleneck"
+    NOT_A_NUMBER = "nan"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault of one host."""
+
+    kind: FaultKind = FaultKind.HEALTHY
+    layer: int = WHOLE_RUN
+    step: int = 0
+    """Optimiser steps after which it strikes; a bottleneck is there from the beginning."""
+    strength: float = 1.0
+    """What is multiplied, or the bias, see `strike`."""
+
+
+_UNPROVEN = FaultKind.LAYER_RATE_HIGH
+"""Networks of this size live with one layer's rate three hundred times too high about as well as
+with what restoring costs them."""
+
+CURES: Mapping[FaultKind, tuple[AdaptationType, ...]] = {
+    FaultKind.HEALTHY: (),
+    FaultKind.RATE_HIGH: (AdaptationType.RESTORE, AdaptationType.SCALE_LEARNING_RATE),
+    FaultKind.RATE_LOW: (AdaptationType.SCALE_LEARNING_RATE,),
+    FaultKind.LAYER_RATE_HIGH: (AdaptationType.RESTORE, AdaptationType.SCALE_LEARNING_RATE),
+    FaultKind.FROZEN_LAYER: (AdaptationType.SCALE_LEARNING_RATE,),
+    FaultKind.DYING_RELU: (AdaptationType.REINITIALIZE,),
+    FaultKind.ZERO_LAYER: (AdaptationType.REINITIALIZE,),
+    FaultKind.LARGE_LAYER: (AdaptationType.REINITIALIZE,),
+    FaultKind.SATURATED: (AdaptationType.REINITIALIZE,),
+    FaultKind.EXPLODING_UPSTREAM: (AdaptationType.RESTORE, AdaptationType.REINITIALIZE),
+    FaultKind.BOTTLENECK: (AdaptationType.WIDEN,),
+    FaultKind.NOT_A_NUMBER: (AdaptationType.RESTORE,),
+}
+"""What mends each fault, in order of preference among what is legal at the moment."""
+
+CURABLE = tuple(kind for kind, cures in CURES.items() if cures and kind is not _UNPROVEN)
+"""Kinds whose cure gains accuracy over the twin in paired runs, significantly."""
+
+_STRENGTHS: Mapping[FaultKind, tuple[float, float]] = {
+    FaultKind.RATE_HIGH: (10.0, 100.0),
+    FaultKind.RATE_LOW: (1e-4, 1e-3),
+    FaultKind.LAYER_RATE_HIGH: (300.0, 3000.0),
+    FaultKind.FROZEN_LAYER: (1e-4, 1e-3),
+    FaultKind.DYING_RELU: (3.0, 30.0),
+    FaultKind.LARGE_LAYER: (8.0, 30.0),
+    FaultKind.SATURATED: (20.0, 100.0),
+    FaultKind.EXPLODING_UPSTREAM: (20.0, 60.0),
+}
+"""Ranges, drawn log-uniformly."""
+
+_FROM_THE_START = (
+    FaultKind.BOTTLENECK,
+    FaultKind.ZERO_LAYER,
+    FaultKind.LARGE_LAYER,
+    FaultKind.FROZEN_LAYER,
+)
+"""Faults of the initialisation or of the architecture."""
+_WHOLE = (FaultKind.RATE_HIGH, FaultKind.RATE_LOW)
+
+
+def places(kind: FaultKind, spec: HostSpec) -> list[int]:
+    """Layers where a fault of this kind can strike the host and be mended."""
+    if kind is FaultKind.HEALTHY or kind in _WHOLE:
+        return [WHOLE_RUN]
+    if kind in (FaultKind.NOT_A_NUMBER, FaultKind.LAYER_RATE_HIGH, FaultKind.FROZEN_LAYER):
+        return list(range(spec.layers))
+    own = [layer for layer in range(spec.hidden) if not spec.summed(layer)]
+    if kind is FaultKind.EXPLODING_UPSTREAM:
+        return own[: len(own) // 2]
+    possible = {
+        FaultKind.BOTTLENECK: spec.wiring == "plain" and min(spec.widths) >= 4,
+        FaultKind.DYING_RELU: spec.activation == "relu",
+        FaultKind.SATURATED: spec.activation in ("tanh", "sigmoid"),
+    }
+    return own if possible.get(kind, True) else []
+
+
+def draw_fault(
+    random: np.random.Generator, kind: FaultKind, spec: HostSpec, steps: tuple[int, int]
+) -> Fault:
+    """A fault of this kind that the host can have, at a random place and time.
+
+    Args:
+        random: Source of randomness.
+        kind: The kind; `places` must not be empty.
+        spec: The host.
+        steps: Earliest and latest optimiser step.
+    """
+    layer = int(random.choice(places(kind, spec)))
+    low, high = np.log(_STRENGTHS.get(kind, (1.0, 1.0)))
+    strength = float(np.exp(random.uniform(low, high)))
+    step = int(random.integers(*steps, endpoint=True))
+    return Fault(kind, layer, 0 if kind in _FROM_THE_START else step, strength)
+
+
+def strike(cohort: Cohort, host: int, fault: Fault) -> None:
+    """Let a fault happen to a host, between two steps."""
+    if fault.kind is FaultKind.RATE_HIGH or fault.kind is FaultKind.RATE_LOW:
+        cohort.learning_rate[cohort.host_of == host] *= fault.strength
+        return
+    if (effect := _EFFECTS.get(fault.kind)) is not None:
+        effect(cohort, int(cohort.layout.row_of[host, fault.layer]), fault.strength)
+
+
+def _scale_rate(cohort: Cohort, row: int, strength: float) -> None:
+    cohort.learning_rate[row] *= strength
+
+
+def _freeze(cohort: Cohort, row: int, strength: float) -> None:
+    # Networks learn around a frozen layer of the usual size.
+    cohort.weights.row(row).mul_(0.1)
+    _scale_rate(cohort, row, strength)
+
+
+def _close_units(cohort: Cohort, row: int, strength: float) -> None:
+    cohort.weights.bias[row] = torch.where(cohort.units[row], -strength, 0.0)
+
+
+def _scale_weights(cohort: Cohort, row: int, strength: float) -> None:
+    cohort.weights.row(row).mul_(strength)
+
+
+def _zero_weights(cohort: Cohort, row: int, _strength: float) -> None:
+    cohort.weights.row(row).zero_()
+    cohort.weights.bias[row].zero_()
+
+
+def _spoil_weights(cohort: Cohort, row: int, _strength: float) -> None:
+    cohort.weights.row(row)[0, 0] = torch.nan
+
+
+_EFFECTS: Mapping[FaultKind, Callable[[Cohort, int, float], None]] = {
+    FaultKind.LAYER_RATE_HIGH: _scale_rate,
+    FaultKind.FROZEN_LAYER: _freeze,
+    FaultKind.DYING_RELU: _close_units,
+    FaultKind.ZERO_LAYER: _zero_weights,
+    FaultKind.LARGE_LAYER: _scale_weights,
+    FaultKind.SATURATED: _scale_weights,
+    FaultKind.EXPLODING_UPSTREAM: _scale_weights,
+    FaultKind.NOT_A_NUMBER: _spoil_weights,
+}

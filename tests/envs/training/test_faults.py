@@ -1,0 +1,160 @@
+"""Faults do what they say, where they can, and their cures pay: measured, in pairs."""
+
+import numpy as np
+import pytest
+import torch
+
+from tamiyo.envs.training.cohort import Cohort
+from tamiyo.envs.training.data import HELD_OUT_DATA, TRAINING_DATA, dataset
+from tamiyo.envs.training.episode import Episode, train_twins
+from tamiyo.envs.training.faults import (
+    CURABLE,
+    CURES,
+    WHOLE_RUN,
+    Fault,
+    FaultKind,
+    draw_fault,
+    places,
+    strike,
+)
+from tamiyo.envs.training.hosts import HostSpec
+from tamiyo.envs.training.sampling import TrainingConfig, draw_scenarios
+
+PLAIN = HostSpec("wine", (9, 8, 7), "plain", "relu")
+RESIDUAL = HostSpec("wine", (8, 8, 8), "residual", "tanh")
+KINDS = [kind for kind in FaultKind if kind is not FaultKind.HEALTHY]
+
+
+@pytest.fixture
+def cohort():
+    return Cohort((PLAIN, RESIDUAL), steps=40, width=16)
+
+
+def row(cohort, host, layer):
+    return int(cohort.layout.row_of[host, layer])
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor"), [(FaultKind.LARGE_LAYER, 7.0), (FaultKind.EXPLODING_UPSTREAM, 30.0)]
+)
+def test_weights_are_scaled(cohort, kind, factor):
+    before = cohort.weights.row(row(cohort, 0, 1)).clone()
+    strike(cohort, 0, Fault(kind, 1, strength=factor))
+    torch.testing.assert_close(cohort.weights.row(row(cohort, 0, 1)), factor * before)
+
+
+def test_learning_rates_are_scaled(cohort):
+    strike(cohort, 0, Fault(FaultKind.RATE_HIGH, WHOLE_RUN, strength=50.0))
+    own = torch.as_tensor(cohort.layout.host_of == 0)
+    assert cohort.learning_rate[own].tolist() == pytest.approx([2.5] * 4)
+    strike(cohort, 1, Fault(FaultKind.FROZEN_LAYER, 3, strength=1e-3))
+    assert cohort.learning_rate[row(cohort, 1, 3)].item() == pytest.approx(5e-5)
+    assert (cohort.learning_rate[~own] == 0.05).sum() == 3
+
+
+def test_a_dying_layer_is_dead_and_its_padding_stays_zero(cohort):
+    strike(cohort, 0, Fault(FaultKind.DYING_RELU, 1, strength=30.0))
+    bias = cohort.weights.bias[row(cohort, 0, 1)]
+    assert (bias[:8] == -30.0).all()
+    assert not bias[8:].any()
+
+
+def test_a_nan_breaks_its_host_alone(cohort):
+    strike(cohort, 0, Fault(FaultKind.NOT_A_NUMBER, 2))
+    losses = torch.stack([cohort.train() for _ in range(5)])
+    assert losses[:, 0].isnan().all()
+    assert losses[:, 1].isfinite().all()
+
+
+def test_places_are_those_that_can_be_mended():
+    assert places(FaultKind.RATE_LOW, RESIDUAL) == [WHOLE_RUN]
+    assert places(FaultKind.DYING_RELU, PLAIN) == [0, 1, 2]
+    assert places(FaultKind.DYING_RELU, RESIDUAL) == []
+    assert places(FaultKind.BOTTLENECK, RESIDUAL) == []
+    assert places(FaultKind.NOT_A_NUMBER, RESIDUAL) == [0, 1, 2, 3]
+    assert places(FaultKind.EXPLODING_UPSTREAM, PLAIN) == [0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_drawn_faults_can_strike(kind):
+    config = TrainingConfig(faults=(kind,), faulty=1.0, max_hidden=5)
+    random = np.random.default_rng(0)
+    scenarios, width = draw_scenarios(random, config, 12)
+    assert {one.fault.kind for one in scenarios} == {kind}
+    for one in scenarios:
+        assert one.fault.layer in places(kind, one.spec) or kind is FaultKind.BOTTLENECK
+        assert 0 <= one.fault.step <= config.steps // 2
+        assert max(one.spec.widths) <= width
+    assert CURES[kind]
+
+
+def test_drawing_depends_on_the_seed_alone():
+    config = TrainingConfig()
+    first, again, other = (
+        draw_scenarios(np.random.default_rng(seed), config, 8) for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_half_of_the_runs_are_healthy_and_all_depths_are_drawn():
+    config, random = TrainingConfig(), np.random.default_rng(0)
+    drawn = [one for _ in range(20) for one in draw_scenarios(random, config, 32)[0]]
+    healthy = np.mean([one.fault.kind is FaultKind.HEALTHY for one in drawn])
+    assert healthy == pytest.approx(0.5, abs=0.06)
+    assert {one.spec.hidden for one in drawn} == set(range(1, 12))
+    assert {one.spec.wiring for one in drawn} == {"plain", "residual", "skip"}
+    assert {one.spec.data for one in drawn} == set(TRAINING_DATA)
+    assert {one.fault.kind for one in drawn} == {FaultKind.HEALTHY, *CURABLE}
+
+
+def test_draws_of_a_step_are_within_their_range():
+    random = np.random.default_rng(0)
+    steps = {draw_fault(random, FaultKind.RATE_HIGH, PLAIN, (3, 5)).step for _ in range(60)}
+    assert steps == {3, 4, 5}
+
+
+@pytest.mark.parametrize("name", [*TRAINING_DATA, *HELD_OUT_DATA])
+def test_every_data_set_can_be_learned(name):
+    data = dataset(name)
+    assert len(data.train_labels) >= 100
+    assert set(data.train_labels) == set(data.held_out_labels) == set(range(data.classes))
+    np.testing.assert_allclose(data.train.mean(axis=0), 0.0, atol=1e-5)
+    specs = [HostSpec(name, (32, 32), "plain", "relu", "adam", 5e-3, seed=0)]
+    cohort = Cohort(specs, steps=300)
+    x, labels = cohort.pool.held_out(200)
+    for _ in range(300):
+        cohort.train()
+    _, accuracy = cohort.evaluate(x, labels)
+    most_frequent = np.bincount(data.held_out_labels).max() / len(data.held_out_labels)
+    assert accuracy.item() > most_frequent + 0.15
+
+
+def test_training_and_held_out_data_are_apart():
+    assert not set(TRAINING_DATA) & set(HELD_OUT_DATA)
+    with pytest.raises(ValueError, match="unknown data set"):
+        dataset("imagenet")
+
+
+def gains(kind, runs, cohorts):
+    """Final accuracy of runs that the oracle treats, minus that of their twins."""
+    config = TrainingConfig(faults=(kind,), faulty=1.0, widths=(32,))
+    found = []
+    for number in range(cohorts):
+        random = np.random.default_rng([7, number])
+        scenarios, width = draw_scenarios(random, config, runs // cohorts)
+        twins = train_twins(scenarios, width, config)
+        episode = Episode(scenarios, width, config, twins, random)
+        while not episode.over:
+            episode.step(episode.oracle())
+        found.append(episode.quality.accuracy - episode.twin.accuracy)
+    return np.concatenate(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CURABLE)
+def test_the_oracle_gains(kind):
+    gain = gains(kind, runs=64, cohorts=4)
+    error = 1.96 * gain.std(ddof=1) / np.sqrt(len(gain))
+    print(f"{kind}: {gain.mean():+.3f} ± {error:.3f}")
+    assert gain.mean() - error > 0
