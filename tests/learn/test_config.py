@@ -24,12 +24,29 @@ def test_defaults_are_those_of_the_design():
         "epistemic_threshold": 0.2,
         "safety_penalty_weight": 2.0,
     }
-    assert config.model_dump(exclude={"lr_scheduler_factor", "lr_scheduler_patience"}) == expected
+    assert config.model_dump(include=set(expected)) == expected
+    section_4 = {
+        "gamma": 1.0,
+        "rho_bar": 1.0,
+        "c_bar": 1.0,
+        "replay_share": 0.25,
+        "max_replay_ratio": 4.0,
+        "min_effective_samples": 0.3,
+    }
+    assert config.model_dump(include=set(section_4)) == section_4
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"learning_rate": 0}, {"clip_ratio": 1.0}, {"batch_size": 0}, {"gae_lambda": 2}, {"nope": 1}],
+    [
+        {"learning_rate": 0},
+        {"clip_ratio": 1.0},
+        {"batch_size": 0},
+        {"gae_lambda": 2},
+        {"replay_share": 0.6},
+        {"exploration": 1.0},
+        {"nope": 1},
+    ],
 )
 def test_nonsense_is_refused(settings):
     with pytest.raises(ValidationError):

@@ -39,5 +39,36 @@ class ProductionTrainingConfig(BaseModel):
     uncertainty_regularization: Weight = 0.1
     epistemic_threshold: Share = 0.2
     safety_penalty_weight: Weight = 2.0
+    """Weight of outcomes that were unsafe, against 1 of those that were safe."""
+    temporal_loss_coeff: Weight = 0.1
+    urgency_loss_coeff: Weight = 0.1
     lr_scheduler_factor: Fraction = 0.5
     lr_scheduler_patience: Count = 10
+    """Iterations without a better mean return before the rate is lowered."""
+    convergence_rate_ratio: Fraction = 0.02
+    """Share of the first learning rate; below it, and without exploration, training ends."""
+
+    rollout_length: Count = 64
+    """Decisions per environment and iteration."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    rho_bar: Positive = 1.0
+    c_bar: Positive = 1.0
+    value_huber_delta: Positive = 1.0
+    normalize_advantages: bool = True
+    target_kl: Annotated[float, Field(gt=0)] | None = 0.03
+    """KL between the proximal and the learned policy above which an iteration's epochs end."""
+    exploration: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """ε at the start: the share of actions drawn uniformly from what is legal."""
+    exploration_share: Share = 0.5
+    """Share of the training over which ε falls to 0."""
+    fit_normalization: bool = True
+    """Fit the observations' mean and deviation to a first rollout, then keep them."""
+    replay_share: Annotated[float, Field(ge=0, le=0.5)] = 0.25
+    """η, the most of a minibatch that comes from the replay memory; 0 is plain PPO with GAE."""
+    target_update_rate: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """How far the target network moves towards the learned one at each update."""
+    max_replay_ratio: Annotated[float, Field(gt=1)] = 4.0
+    """A replayed action trains the policy only where π_prox/μ is within this factor of 1."""
+    min_effective_samples: Share = 0.3
+    """And only where the effective share of samples of its minibatch is at least this."""
+    seed: int = Field(default=0, ge=0)
