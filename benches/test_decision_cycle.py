@@ -38,14 +38,6 @@ DECISION_BAR_MS = {50: 5.0, 1000: 40.0}
 CYCLE_BAR_MS = {50: 10.0}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def snapshot(layers):
     """A batch as a collector hands it out: aggregates of `layers` layers, topology, 50 reports."""
     random = np.random.default_rng(0)

@@ -12,7 +12,6 @@ import copy
 import time
 from importlib import import_module
 
-import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,14 +31,6 @@ pyg = import_module("torch_geometric.nn")
 GRAPHS, LAYERS, EPOCHS = 64, 50, 4
 BAR = 410.0
 ROUNDS = 7
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def padded_graphs():

@@ -22,14 +22,6 @@ from tamiyo.envs.training.vector_env import TrainingVectorEnv
 RUNS = 128
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def wait(env, _observation, _random):
     return np.zeros((env.num_envs, 3), np.int64)
 

@@ -5,12 +5,18 @@ runs and environments alike. An action is (adapt?, target, type), where the targ
 node is the model as a whole.
 """
 
+from typing import Any, TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 from gymnasium import spaces
 
 from tamiyo.graph.schema import ACTIONS, EDGE_DIM, GLOBAL_DIM, LAYER_TYPES, NODE_DIM
 
-__all__ = ["LIMIT", "action_space", "observation_space"]
+__all__ = ["LIMIT", "Observation", "action_space", "observation_space"]
+
+Observation: TypeAlias = dict[str, npt.NDArray[Any]]
+"""A member of an observation space, or of a batch of one."""
 
 LIMIT = 10.0
 """Largest magnitude of a feature."""

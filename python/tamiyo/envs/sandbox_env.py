@@ -2,15 +2,13 @@
 
 from typing import Any
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 
 from tamiyo.contracts import AdaptationType
-from tamiyo.envs.observations import action_space, observation_space
-from tamiyo.envs.sandbox import DORMANT, EXPLODING, FAULTS, NONE, RATE, Ints, Rules, optimal_actions
+from tamiyo.envs.observations import Observation
+from tamiyo.envs.sandbox import DORMANT, EXPLODING, FAULTS, NONE, RATE, Rules, optimal_actions
+from tamiyo.envs.vectors import GraphVectorEnv, Ints, SingleEnv
 from tamiyo.graph.schema import (
     ACTIONS,
     EDGE_COLUMNS,
@@ -24,8 +22,6 @@ from tamiyo.graph.schema import (
 )
 
 __all__ = ["SandboxEnv", "SandboxVectorEnv"]
-
-Observation = dict[str, npt.NDArray[Any]]
 
 MIN_LAYERS, MAX_LAYERS = 3, 6
 LAYER_ACTIONS = (
@@ -47,7 +43,7 @@ DIRECTION = _place(EDGE_COLUMNS, "direction")
 LEARNING_RATE, PROGRESS = (_place(GLOBAL_COLUMNS, name) for name in ("learning_rate", "progress"))
 
 
-class SandboxVectorEnv(VectorEnv[Observation, Ints, Any]):
+class SandboxVectorEnv(GraphVectorEnv):
     """B independent sandbox runs; see `tamiyo.envs.sandbox` for the rules.
 
     Every episode is a chain of 3 to 6 layers and terminates after `rules.horizon` moments; how far
@@ -60,18 +56,11 @@ class SandboxVectorEnv(VectorEnv[Observation, Ints, Any]):
         render_mode: Only `None`.
     """
 
-    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 - gymnasium's declaration
-
     def __init__(
         self, num_envs: int = 1, *, rules: Rules | None = None, render_mode: None = None
     ) -> None:
-        self.num_envs = num_envs
+        super().__init__(num_envs, MAX_LAYERS, 2 * (MAX_LAYERS - 1), render_mode)
         self.rules = Rules() if rules is None else rules
-        self.render_mode = render_mode
-        self.single_observation_space = observation_space(MAX_LAYERS, 2 * (MAX_LAYERS - 1))
-        self.single_action_space = action_space(MAX_LAYERS)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
         self._layers = np.zeros(num_envs, np.int64)
         self._fault = np.zeros(num_envs, np.int64)
         self._cause = np.zeros(num_envs, np.int64)
@@ -81,10 +70,7 @@ class SandboxVectorEnv(VectorEnv[Observation, Ints, Any]):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Start every run anew; a list of seeds counts as one seed."""
-        super().reset(seed=None if isinstance(seed, list) else seed, options=options)
-        if isinstance(seed, list):
-            words = [0 if word is None else word + 1 for word in seed]
-            self._np_random = np.random.default_rng(words)
+        self._reseed(seed, options)
         self._begin(np.ones(self.num_envs, bool))
         return self._observe(), {}
 
@@ -183,44 +169,22 @@ class SandboxVectorEnv(VectorEnv[Observation, Ints, Any]):
         return self.np_random.uniform(low, high, (self.num_envs, MAX_LAYERS))
 
 
-class SandboxEnv(gymnasium.Env[Observation, Ints]):
-    """One sandbox run; a vector of one, unpacked.
+class SandboxEnv(SingleEnv):
+    """One sandbox run.
 
     Args:
         rules: The process.
         render_mode: Only `None`.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's declaration
-
     def __init__(self, *, rules: Rules | None = None, render_mode: None = None) -> None:
-        self._one = SandboxVectorEnv(1, rules=rules)
-        self.render_mode = render_mode
-        self.observation_space = self._one.single_observation_space
-        self.action_space = self._one.single_action_space
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """See `gymnasium.Env.reset`."""
-        super().reset(seed=seed)
-        observations, infos = self._one.reset(seed=seed, options=options)
-        return _first(observations), infos
-
-    def step(self, action: Ints) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """See `gymnasium.Env.step`."""
-        observations, rewards, terminated, truncated, infos = self._one.step(action[None])
-        final = infos.get("final_obs", observations)
-        return _first(final), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), {}
+        self._runs = SandboxVectorEnv(1, rules=rules)
+        super().__init__(self._runs, render_mode)
 
     def optimal_action(self) -> Ints:
         """[3]: the best action now, as `step` takes it."""
-        (action,) = self._one.optimal_actions()
+        (action,) = self._runs.optimal_actions()
         return np.asarray(action)
-
-
-def _first(observations: Observation) -> Observation:
-    return {name: column[0] for name, column in observations.items()}
 
 
 def _legal(actions: tuple[AdaptationType, ...]) -> npt.NDArray[np.bool_]:

@@ -5,13 +5,13 @@ Values are NaN where they are missing; the builder turns NaN into a mask.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from tamiyo.contracts import ModelTopology, PerformanceMetrics
 from tamiyo.contracts.signals import Columns
+from tamiyo.graph.scales import DECADES, Floats, decades, quotient
 from tamiyo.graph.schema import (
     ACTIONS,
     EDGE_COLUMNS,
@@ -23,9 +23,6 @@ from tamiyo.graph.schema import (
 
 __all__ = ["StaticGraph", "edge_features", "global_features", "mean_measured", "node_features"]
 
-Floats: TypeAlias = npt.NDArray[np.floating[Any]]
-
-DECADES = 4.0
 HEALTHY_UPDATE_RATIO = 1e-3
 TREND_REPORTS = 32
 MINIMUM_TREND = 4
@@ -93,19 +90,19 @@ def node_features(static: StaticGraph, layers: Columns) -> Floats:
     columns: dict[str, Floats] = {
         "health": layers["health_score_mean"],
         "measured_share": layers["measured_share"],
-        "activation_variance": _decades(
-            layers["activation_variance_last"], layers["activation_variance_start"]
+        "activation_variance": decades(
+            layers["activation_variance_last"], layers["activation_variance_start"], compares=True
         ),
         "dead_ratio": layers["dead_neuron_ratio_last"],
         "correlation": layers["avg_correlation_last"],
         "saturation": layers["saturation_last"],
-        "gradient_norm": _decades(gradient, _median_measured(gradient[gradient > 0])),
-        "update_ratio": _decades(layers["update_ratio_last"], HEALTHY_UPDATE_RATIO),
-        "latency": _decades(latency, mean_measured(latency)),
+        "gradient_norm": decades(gradient, _median_measured(gradient[gradient > 0])),
+        "update_ratio": decades(layers["update_ratio_last"], HEALTHY_UPDATE_RATIO),
+        "latency": decades(latency, mean_measured(latency)),
         "error_rate": np.minimum(layers["error_rate"], 1.0),
         "health_trend": np.clip(layers["health_trend"] * layers["span_seconds"], -1.0, 1.0),
         "stability": layers["stability"],
-        "occupied_seeds": _quotient(layers["active_seeds_mean"], slots),
+        "occupied_seeds": quotient(layers["active_seeds_mean"], slots),
         "ready": layers["ready_share"],
         "parameters": np.minimum(np.log10(1.0 + static.parameters) / 8.0, 1.0),
         "depth": static.depth,
@@ -120,8 +117,12 @@ def edge_features(static: StaticGraph, layers: Columns) -> Floats:
     gradient = layers["gradient_norm_last"]
     with np.errstate(invalid="ignore"):
         deviation = np.sqrt(layers["activation_variance_last"])
-    attributes[:, _edge("gradient_flow")] = _decades(gradient[source], gradient[target])
-    attributes[:, _edge("activation_scale")] = _decades(deviation[source], deviation[target])
+    attributes[:, _edge("gradient_flow")] = decades(
+        gradient[source], gradient[target], compares=True
+    )
+    attributes[:, _edge("activation_scale")] = decades(
+        deviation[source], deviation[target], compares=True
+    )
     return attributes
 
 
@@ -138,7 +139,7 @@ def global_features(
     rate = _series(metrics, "learning_rate")
     health = layers["health_score_mean"]
     trend = np.clip(layers["health_trend"] * layers["span_seconds"], -1.0, 1.0)
-    update_over_gradient = _quotient(layers["update_ratio_last"], layers["gradient_norm_last"])
+    update_over_gradient = quotient(layers["update_ratio_last"], layers["gradient_norm_last"])
     values: dict[str, float] = {
         "health_mean": mean_measured(health),
         "health_worst": float(np.nanmin(health)) if not np.isnan(health).all() else np.nan,
@@ -184,34 +185,8 @@ def _edge(name: str) -> int:
     return next(index for index, column in enumerate(EDGE_COLUMNS) if column.name == name)
 
 
-def _quotient(numerator: Floats, denominator: Floats | float) -> Floats:
-    """Elementwise quotient; NaN where either is missing or the denominator is not positive.
-
-    A quotient too large for a float64 is infinite.
-    """
-    denominator = np.broadcast_to(np.asarray(denominator, np.float64), numerator.shape)
-    result = np.full(numerator.shape, np.nan)
-    with np.errstate(over="ignore"):
-        np.divide(numerator, denominator, out=result, where=denominator > 0)
-    return result
-
-
-def _decades(numerator: Floats, denominator: Floats | float) -> Floats:
-    """Clipped and scaled log10 of a quotient of magnitudes.
-
-    0 / x is the lower bound; x / 0 the upper one where the denominator is an array, which compares
-    two layers, and missing where it is one reference; 0 / 0 and signed
-    quantities are missing.
-    """
-    quotient = _quotient(numerator, denominator)
-    if not np.isscalar(denominator):
-        quotient = np.where((numerator > 0) & (np.asarray(denominator) == 0), np.inf, quotient)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.clip(np.log10(quotient), -DECADES, DECADES) / DECADES
-
-
 def _decade(numerator: float, denominator: float) -> float:
-    return float(_decades(np.array([numerator]), denominator)[0])
+    return float(decades(np.array([numerator]), denominator)[0])
 
 
 def _of(metrics: PerformanceMetrics | None, name: str) -> float:

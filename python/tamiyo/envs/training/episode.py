@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from tamiyo.contracts import AdaptationType
+from tamiyo.envs.observations import Observation
 from tamiyo.envs.training.adaptations import Clinic
 from tamiyo.envs.training.cohort import Cohort
 from tamiyo.envs.training.faults import CURES, WHOLE_RUN, strike
@@ -16,7 +17,7 @@ from tamiyo.envs.training.graphs import Graphs, most_edges, most_nodes
 from tamiyo.envs.training.history import LayerHistory, ReportHistory
 from tamiyo.envs.training.measurements import activity, measure
 from tamiyo.envs.training.meter import StepMeter
-from tamiyo.envs.training.observation import Observation, observe
+from tamiyo.envs.training.observation import observe
 from tamiyo.envs.training.sampling import Scenario, TrainingConfig
 from tamiyo.envs.training.snapshots import SnapshotKeeper
 from tamiyo.graph.schema import ACTIONS

@@ -5,7 +5,7 @@ are NaN where they are missing.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,11 @@ import numpy.typing as npt
 from tamiyo.envs.training.graphs import Graphs
 from tamiyo.envs.training.history import ReportHistory
 from tamiyo.envs.training.medians import row_median
-from tamiyo.graph.features import DECADES, HEALTHY_UPDATE_RATIO, MINIMUM_TREND, TREND_REPORTS
+from tamiyo.graph.features import HEALTHY_UPDATE_RATIO, MINIMUM_TREND, TREND_REPORTS
+from tamiyo.graph.scales import DECADES, Floats, decades, quotient
 from tamiyo.graph.schema import EDGE_COLUMNS, GLOBAL_COLUMNS, NODE_COLUMNS
 
 __all__ = ["edge_features", "global_features", "node_features"]
-
-Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
 def node_features(graphs: Graphs, layers: Mapping[str, Floats], parameters: Floats) -> Floats:
@@ -35,14 +34,14 @@ def node_features(graphs: Graphs, layers: Mapping[str, Floats], parameters: Floa
     columns: dict[str, Floats] = {
         "health": layers["health_score_mean"],
         "measured_share": layers["measured_share"],
-        "activation_variance": _decades(
+        "activation_variance": decades(
             layers["activation_variance_last"], layers["activation_variance_start"], compares=True
         ),
         "dead_ratio": layers["dead_neuron_ratio_last"],
         "correlation": layers["avg_correlation_last"],
         "saturation": layers["saturation_last"],
-        "gradient_norm": _decades(gradient, _positive_median(gradient)[:, None]),
-        "update_ratio": _decades(layers["update_ratio_last"], HEALTHY_UPDATE_RATIO),
+        "gradient_norm": decades(gradient, _positive_median(gradient)[:, None]),
+        "update_ratio": decades(layers["update_ratio_last"], HEALTHY_UPDATE_RATIO),
         "latency": missing,
         "error_rate": np.minimum(layers["error_rate"], 1.0),
         "health_trend": np.clip(layers["health_trend"], -1.0, 1.0),
@@ -78,8 +77,8 @@ def edge_features(
         "parameter_share": np.add(*both(counts)) / total,
         "skip_length": np.clip(graphs.skip_length, -1.0, 1.0),
         "joins": graphs.joins,
-        "gradient_flow": _decades(*both(layers["gradient_norm_last"]), compares=True),
-        "activation_scale": _decades(*both(deviation), compares=True),
+        "gradient_flow": decades(*both(layers["gradient_norm_last"]), compares=True),
+        "activation_scale": decades(*both(deviation), compares=True),
         "same_type": np.equal(*both(types)).astype(np.float64),
         "direction": graphs.forward,
     }
@@ -109,7 +108,7 @@ def global_features(
         since_adaptation: [H], optimiser steps; NaN where there was none.
     """
     health, gradient = layers["health_score_mean"], layers["gradient_norm_last"]
-    quotient = _quotient(layers["update_ratio_last"], gradient)
+    update_over_gradient = quotient(layers["update_ratio_last"], gradient)
     # What happened before the first report is missing.
     one = np.full(len(snapshot), np.nan)
     loss, held_out = reports.loss, reports.held_out_loss
@@ -120,16 +119,16 @@ def global_features(
         "health_trend": _mean(trend),
         "stability": _mean(layers["stability"]),
         "seen_layers": seen.sum(axis=1) / np.maximum(seen.sum(axis=1), 1),
-        "update_over_gradient": _decades(row_median(quotient), 1.0),
-        "loss_level": _decades(_last(loss, one), _last(reports.level, one)),
+        "update_over_gradient": decades(row_median(update_over_gradient), 1.0),
+        "loss_level": decades(_last(loss, one), _last(reports.level, one)),
         "loss_since_start": _since_start(loss, one),
         "loss_trend": _trend(loss, one),
         "loss_nonfinite": (_last(reports.nonfinite, one) > 0).astype(np.float64),
         "validation_since_start": _since_start(held_out, one),
         "validation_trend": _trend(held_out, one),
-        "validation_gap": _decades(_last_known(held_out, one), _last_known(loss, one)),
+        "validation_gap": decades(_last_known(held_out, one), _last_known(loss, one)),
         "validation_accuracy": _last(reports.accuracy, one),
-        "learning_rate": _decades(
+        "learning_rate": decades(
             _last(reports.learning_rate, one), _first_known(reports.learning_rate, one)
         ),
         "progress": np.full(len(snapshot), progress),
@@ -140,30 +139,13 @@ def global_features(
     return np.stack([values[column.name] for column in GLOBAL_COLUMNS], axis=-1)
 
 
-def _quotient(numerator: Floats, denominator: Floats | float) -> Floats:
-    denominator = np.broadcast_to(np.asarray(denominator, np.float64), numerator.shape)
-    result = np.full(numerator.shape, np.nan)
-    with np.errstate(over="ignore"):
-        np.divide(numerator, denominator, out=result, where=denominator > 0)
-    return result
-
-
-def _decades(numerator: Floats, denominator: Floats | float, *, compares: bool = False) -> Floats:
-    """Clipped and scaled log10 of a quotient; with `compares`, x / 0 is the upper bound."""
-    quotient = _quotient(numerator, denominator)
-    if compares:
-        quotient = np.where((numerator > 0) & (np.asarray(denominator) == 0), np.inf, quotient)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.clip(np.log10(quotient), -DECADES, DECADES) / DECADES
-
-
 def _positive_median(values: Floats) -> Floats:
     return row_median(np.where(values > 0, values, np.nan))
 
 
 def _mean(values: Floats) -> Floats:
     known = ~np.isnan(values)
-    return _quotient(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1).astype(np.float64))
+    return quotient(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1).astype(np.float64))
 
 
 def _least(values: Floats) -> Floats:
@@ -192,7 +174,7 @@ def _since_start(series: Sequence[Floats], missing: Floats) -> Floats:
     if not series:
         return missing
     known = sum(~np.isnan(values) for values in series)
-    change = _decades(_last_known(series, missing), _first_known(series, missing))
+    change = decades(_last_known(series, missing), _first_known(series, missing))
     return np.where(known > 1, change, np.nan)
 
 
@@ -209,5 +191,5 @@ def _trend(series: Sequence[Floats], missing: Floats) -> Floats:
     place = (np.cumsum(used, axis=1) - 1) / np.maximum(count - 1, 1)[:, None] - 0.5
     position = np.where(used, place, 0.0)
     logs = np.log10(np.where(used, values, 1.0))
-    change = _quotient((position * logs).sum(axis=1), (position * position).sum(axis=1))
+    change = quotient((position * logs).sum(axis=1), (position * position).sum(axis=1))
     return np.where(count >= MINIMUM_TREND, np.clip(change, -DECADES, DECADES) / DECADES, np.nan)

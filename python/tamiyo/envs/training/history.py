@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tamiyo.contracts.signals import MEASUREMENTS
 from tamiyo.envs.training.measurements import Reading
 from tamiyo.envs.training.medians import row_median
+from tamiyo.graph.scales import quotient
 
 __all__ = ["LayerHistory", "ReportHistory"]
 
@@ -69,10 +70,10 @@ class LayerHistory:
         """Columns [H, N] by the core's names, as far as graphs need them."""
         columns: dict[str, Floats] = {}
         for name in MEASUREMENTS:
-            columns[f"{name}_mean"] = _ratio(self._sums[name], self._counts[name])
+            columns[f"{name}_mean"] = quotient(self._sums[name], self._counts[name])
             columns[f"{name}_last"] = self._last[name]
         readings = max(self.readings, 1)
-        columns["activation_variance_start"] = _ratio(self._start_sum, self._start_count)
+        columns["activation_variance_start"] = quotient(self._start_sum, self._start_count)
         measured = np.sum(list(self._counts.values()), axis=0)
         columns["measured_share"] = measured / readings / len(MEASUREMENTS)
         columns["error_rate"] = self._errors / readings
@@ -86,11 +87,14 @@ class LayerHistory:
         count = known.sum(axis=0)
         time = np.where(known, self._times[:, None, None], 0.0)
         health = np.where(known, self._health, 0.0)
-        mean_time, mean_health = _ratio(time.sum(axis=0), count), _ratio(health.sum(axis=0), count)
+        mean_time, mean_health = (
+            quotient(time.sum(axis=0), count),
+            quotient(health.sum(axis=0), count),
+        )
         late = np.where(known, time - mean_time, 0.0)
         high = np.where(known, health - mean_health, 0.0)
-        slope = _ratio((late * high).sum(axis=0), (late * late).sum(axis=0))
-        deviation = np.sqrt(_ratio((high * high).sum(axis=0), count))
+        slope = quotient((late * high).sum(axis=0), (late * late).sum(axis=0))
+        deviation = np.sqrt(quotient((high * high).sum(axis=0), count))
         stability = np.where(count > 1, np.clip(1.0 - 2.0 * deviation, 0.0, 1.0), np.nan)
         return slope, stability
 
@@ -138,9 +142,3 @@ class ReportHistory:
             self._blocks[full, self._next[full] % BLOCKS] = np.median(self._block[full], axis=1)
             self._next[full] += 1
             self._filled[full] = 0
-
-
-def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    result = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=result, where=denominator > 0)
-    return result

@@ -5,15 +5,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from tamiyo.envs.observations import Observation
 from tamiyo.envs.training.cohort import Cohort
 from tamiyo.envs.training.features import edge_features, global_features, node_features
 from tamiyo.envs.training.graphs import Graphs
 from tamiyo.envs.training.history import LayerHistory, ReportHistory
 from tamiyo.envs.training.measurements import parameter_counts
 
-__all__ = ["Observation", "observe"]
+__all__ = ["observe"]
 
-Observation: TypeAlias = dict[str, npt.NDArray[Any]]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 

@@ -3,32 +3,28 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
 
-from tamiyo.envs.observations import action_space, observation_space
+from tamiyo.envs.observations import Observation
 from tamiyo.envs.training.episode import Episode, Quality, train_twins
 from tamiyo.envs.training.faults import FaultKind
 from tamiyo.envs.training.graphs import most_edges, most_nodes
-from tamiyo.envs.training.observation import Observation
 from tamiyo.envs.training.sampling import TrainingConfig, draw_scenarios
+from tamiyo.envs.vectors import GraphVectorEnv, Ints, SingleEnv
 
 __all__ = ["TrainingEnv", "TrainingVectorEnv"]
 
-Ints: TypeAlias = npt.NDArray[np.int64]
 Result = TypeVar("Result")
 KINDS = tuple(FaultKind)
 MOST_CACHED = 65_536
 """Cohorts whose twins are remembered."""
 
 
-class TrainingVectorEnv(VectorEnv[Observation, Ints, npt.NDArray[Any]]):
+class TrainingVectorEnv(GraphVectorEnv):
     """B real training runs, in cohorts that train as one tensor program each.
 
     A step applies the actions and trains every run for an interval. Episodes have a fixed length
@@ -57,8 +53,6 @@ class TrainingVectorEnv(VectorEnv[Observation, Ints, npt.NDArray[Any]]):
         ValueError: fewer than one run, of a cohort or at a time.
     """
 
-    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 - gymnasium's declaration
-
     def __init__(
         self,
         num_envs: int = 1,
@@ -72,14 +66,9 @@ class TrainingVectorEnv(VectorEnv[Observation, Ints, npt.NDArray[Any]]):
     ) -> None:
         if min(num_envs, cohort_size, workers) < 1:
             raise ValueError(f"{num_envs} runs in cohorts of {cohort_size}, {workers} workers")
-        self.num_envs = num_envs
         self.config = TrainingConfig() if config is None else config
-        self.render_mode = render_mode
-        nodes, edges = most_nodes(self.config.max_hidden), most_edges(self.config.max_hidden)
-        self.single_observation_space = observation_space(nodes, edges)
-        self.single_action_space = action_space(nodes)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self.action_space = batch_space(self.single_action_space, num_envs)
+        hidden = self.config.max_hidden
+        super().__init__(num_envs, most_nodes(hidden), most_edges(hidden), render_mode)
         starts = range(0, num_envs, cohort_size)
         self._slices = [slice(start, min(start + cohort_size, num_envs)) for start in starts]
         self._pool, self._device = pool, torch.device(device)
@@ -92,10 +81,7 @@ class TrainingVectorEnv(VectorEnv[Observation, Ints, npt.NDArray[Any]]):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Start every run anew; a list of seeds counts as one seed."""
-        super().reset(seed=None if isinstance(seed, list) else seed, options=options)
-        if isinstance(seed, list):
-            words = [0 if word is None else word + 1 for word in seed]
-            self._np_random = np.random.default_rng(words)
+        self._reseed(seed, options)
         if seed is not None:
             self._twins.clear()
         self._base = int(self.np_random.integers(2**31))
@@ -168,8 +154,8 @@ class TrainingVectorEnv(VectorEnv[Observation, Ints, npt.NDArray[Any]]):
         return joined | {"adapted": adapted}
 
 
-class TrainingEnv(gymnasium.Env[Observation, Ints]):
-    """One training run; a vector of one, unpacked.
+class TrainingEnv(SingleEnv):
+    """One training run.
 
     Args:
         config: What episodes are made of.
@@ -177,8 +163,6 @@ class TrainingEnv(gymnasium.Env[Observation, Ints]):
         device: Where to train.
         render_mode: Only `None`.
     """
-
-    metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's declaration
 
     def __init__(
         self,
@@ -188,31 +172,7 @@ class TrainingEnv(gymnasium.Env[Observation, Ints]):
         device: torch.device | str = "cpu",
         render_mode: None = None,
     ) -> None:
-        self._one = TrainingVectorEnv(1, config=config, pool=pool, device=device)
-        self.render_mode = render_mode
-        self.observation_space = self._one.single_observation_space
-        self.action_space = self._one.single_action_space
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """See `gymnasium.Env.reset`."""
-        super().reset(seed=seed)
-        observations, infos = self._one.reset(seed=seed, options=options)
-        return _first(observations), _first(infos)
-
-    def step(self, action: Ints) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """See `gymnasium.Env.step`."""
-        observations, rewards, terminated, truncated, infos = self._one.step(action[None])
-        final = infos.pop("final_obs", observations)
-        infos.pop("_final_obs", None)
-        return (
-            _first(final),
-            float(rewards[0]),
-            bool(terminated[0]),
-            bool(truncated[0]),
-            _first(infos),
-        )
+        super().__init__(TrainingVectorEnv(1, config=config, pool=pool, device=device), render_mode)
 
 
 def _facts(episode: Episode) -> dict[str, npt.NDArray[Any]]:
@@ -228,7 +188,3 @@ def _facts(episode: Episode) -> dict[str, npt.NDArray[Any]]:
         "fault_layer": np.array([fault.layer for fault in faults]),
         "struck": np.array(struck),
     }
-
-
-def _first(columns: dict[str, Any]) -> dict[str, Any]:
-    return {name: column[0] for name, column in columns.items()}
