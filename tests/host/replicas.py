@@ -154,6 +154,7 @@ class Replica:
             "outcomes": outcomes,
             "verified": verified,
             "messages": messages,
+            "losses held": len(self.session._intake._unseen),
             "errors": stats.errors,
             "log": [record.getMessage() for record in Replica.log.buffer],
             "mode": stats.mode,

@@ -50,6 +50,7 @@ def test_both_ranks_adapt_alike(pair, name):
     assert zero["errors"] == one["errors"] == {}
     assert zero["during"]["messages"] > 10
     assert one["during"]["messages"] == one["messages"] == 0
+    assert one["during"]["losses held"] == one["losses held"] == 0
 
 
 def test_a_rollback_brings_both_ranks_back(pair):

@@ -168,7 +168,9 @@ class HostSession:
         started = time.perf_counter()
         self._step += 1
         self._epoch = self._epoch if epoch is None else epoch
-        self._guarded("governor", self._intake.take, self._step, loss)
+        # A rank that follows judges nothing, and would keep its losses forever.
+        if not self._acting.follows:
+            self._guarded("governor", self._intake.take, self._step, loss)
         resting = self._intake.resting(self._step, started)
         if not resting or self._desk.has_mail or self._desk.busy:
             self._look(started, loss_given=loss is not None)
