@@ -2,7 +2,11 @@
 
 import gymnasium
 
-__all__ = ["register_environments"]
+__all__ = ["MOST_HIDDEN", "register_environments"]
+
+MOST_HIDDEN = {"TrainingSmall": 3, "TrainingMedium": 6, "Training": None}
+"""Hidden layers up to which `tamiyo/NAME-v0` has room, so that small networks need not be padded to
+the size of large ones; none for as many as the configuration says."""
 
 
 def register_environments() -> None:
@@ -13,9 +17,11 @@ def register_environments() -> None:
             entry_point="tamiyo.envs.sandbox_env:SandboxEnv",
             vector_entry_point="tamiyo.envs.sandbox_env:SandboxVectorEnv",
         )
-    if "tamiyo/Training-v0" not in gymnasium.registry:
-        gymnasium.register(
-            "tamiyo/Training-v0",
-            entry_point="tamiyo.envs.training.vector_env:TrainingEnv",
-            vector_entry_point="tamiyo.envs.training.vector_env:TrainingVectorEnv",
-        )
+    for name, hidden in MOST_HIDDEN.items():
+        if f"tamiyo/{name}-v0" not in gymnasium.registry:
+            gymnasium.register(
+                f"tamiyo/{name}-v0",
+                entry_point="tamiyo.envs.training.vector_env:TrainingEnv",
+                vector_entry_point="tamiyo.envs.training.vector_env:TrainingVectorEnv",
+                kwargs={"max_hidden": hidden},
+            )

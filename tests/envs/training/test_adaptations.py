@@ -6,7 +6,7 @@ import torch
 
 from plain_hosts import Run
 from tamiyo.contracts import AdaptationType
-from tamiyo.envs.training.adaptations import OFFERED, Clinic, rate_factor
+from tamiyo.envs.training.adaptations import OFFERED, Clinic
 from tamiyo.envs.training.cohort import Cohort
 from tamiyo.envs.training.hosts import HostSpec
 from tamiyo.envs.training.measurements import activity, measure
@@ -239,14 +239,6 @@ def test_masks_follow_the_state(pair):
     # The last layer has no units to change, and what is padded has nothing at all.
     assert not layers[HOST, 6, column[AdaptationType.WIDEN]]
     assert not layers[HOST, 7:].any()
-
-
-@pytest.mark.parametrize(
-    ("ratio", "factor"),
-    [(3e-3, 0.1), (0.3, 0.01), (2e-5, 100.0), (1e-9, 1e3), (np.nan, 0.1), (0.0, 0.1)],
-)
-def test_the_learning_rate_moves_to_a_healthy_update_ratio(ratio, factor):
-    assert rate_factor(ratio, 3e-3) == pytest.approx(factor)
 
 
 def test_what_is_not_offered_is_an_error(pair):

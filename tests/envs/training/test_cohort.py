@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from plain_hosts import Run
+from tamiyo.envs.training import updates
 from tamiyo.envs.training.cohort import Cohort
 from tamiyo.envs.training.hosts import ACTIVATIONS, HostSpec
 
@@ -65,3 +66,18 @@ def test_equals_plain_pytorch_for_every_wiring_and_activation(optimizer, dtype, 
             )
             assert not weight[inputs:].any()
             assert not weight[:, units:].any()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_how_updates_are_cut_into_blocks_changes_nothing(optimizer, monkeypatch):
+    def course(block):
+        monkeypatch.setattr(updates, "BLOCK", block)
+        cohort = Cohort(cohort_of(optimizer), steps=20, width=32)
+        cohort.clip_ratio[3::5] = 0.01
+        cohort.rewire()
+        losses = torch.stack([cohort.train() for _ in range(20)])
+        return [losses, *cohort.weights]
+
+    whole = course(2**24)
+    for block in (1, 5000, 2**15):
+        assert all(map(torch.equal, whole, course(block)))

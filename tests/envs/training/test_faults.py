@@ -1,12 +1,14 @@
 """Faults do what they say, where they can, and their cures pay: measured, in pairs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from tamiyo.envs.training.cohort import Cohort
 from tamiyo.envs.training.data import HELD_OUT_DATA, TRAINING_DATA, dataset
-from tamiyo.envs.training.episode import Episode, train_twins
+from tamiyo.envs.training.episode import Episode
 from tamiyo.envs.training.faults import (
     CURABLE,
     CURES,
@@ -73,6 +75,9 @@ def test_places_are_those_that_can_be_mended():
     assert places(FaultKind.BOTTLENECK, RESIDUAL) == []
     assert places(FaultKind.NOT_A_NUMBER, RESIDUAL) == [0, 1, 2, 3]
     assert places(FaultKind.EXPLODING_UPSTREAM, PLAIN) == [0]
+    assert places(FaultKind.FROZEN_LAYER, PLAIN) == [0]
+    assert places(FaultKind.ZERO_LAYER, replace(PLAIN, activation="tanh")) == []
+    assert places(FaultKind.RATE_HIGH, RESIDUAL) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -143,8 +148,7 @@ def gains(kind, runs, cohorts):
     for number in range(cohorts):
         random = np.random.default_rng([7, number])
         scenarios, width = draw_scenarios(random, config, runs // cohorts)
-        twins = train_twins(scenarios, width, config)
-        episode = Episode(scenarios, width, config, twins, random)
+        episode = Episode(scenarios, width, config, random)
         while not episode.over:
             episode.step(episode.oracle())
         found.append(episode.quality.accuracy - episode.twin.accuracy)

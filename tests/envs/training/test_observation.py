@@ -9,7 +9,7 @@ from plain_hosts import Run
 from tamiyo import _core
 from tamiyo.contracts import HealthSignal, PerformanceMetrics, SignalBatch
 from tamiyo.envs.training.cohort import capped
-from tamiyo.envs.training.episode import Episode, train_twins
+from tamiyo.envs.training.episode import Episode
 from tamiyo.envs.training.faults import Fault
 from tamiyo.envs.training.graphs import data_flow
 from tamiyo.envs.training.hosts import HostSpec
@@ -92,8 +92,7 @@ def episode_and_lives():
     """An episode in which nothing is done, with all of its observations, and the live runs."""
     specs = sorted(SPECS, key=lambda spec: -spec.hidden)
     scenarios = [Scenario(spec, Fault()) for spec in specs]
-    twins = train_twins(scenarios, 16, CONFIG)
-    episode = Episode(scenarios, 16, CONFIG, twins, np.random.default_rng(0))
+    episode = Episode(scenarios, 16, CONFIG, np.random.default_rng(0))
     lives = [LiveRun(spec) for spec in specs]
     moments = []
     for moment in range(CONFIG.decisions + 1):

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from tamiyo.envs.training.hosts import ACTIVATIONS, Activation
 
-__all__ = ["LEAK", "KindGroup", "activate", "activated", "group_kinds", "through_activation"]
+__all__ = ["LEAK", "KindGroup", "activate", "group_kinds", "through_activation"]
 
 LEAK = 0.01
 """Slope of a leaky rectifier on its negative side, PyTorch's default."""
@@ -36,21 +36,19 @@ def group_kinds(kinds: Tensor) -> Sequence[KindGroup]:
     return [KindGroup(ACTIVATIONS[order[0]], None), *rest]
 
 
-def activated(groups: Sequence[KindGroup], z: Tensor, units: Tensor) -> Tensor:
-    """Outputs of [n, B, P] inputs, each layer through its own activation.
+def activate(groups: Sequence[KindGroup], z: Tensor, units: Tensor) -> None:
+    """Send [n, B, P] inputs through the activation of their layer, in place.
 
     Args:
         groups: Which layers have which.
-        z: Inputs.
+        z: Inputs, then outputs.
         units: [n, P], the units that exist: a sigmoid makes something of nothing.
     """
     common, *others = groups
-    out = _masked(common.kind, activate(common.kind, z), units)
-    for group in others:
-        out[group.index] = _masked(
-            group.kind, activate(group.kind, z[group.index]), units[group.index]
-        )
-    return out
+    own = [_activated(group.kind, z[group.index], units[group.index]) for group in others]
+    _activated(common.kind, z, units)
+    for group, outputs in zip(others, own, strict=True):
+        z[group.index] = outputs
 
 
 def through_activation(groups: Sequence[KindGroup], gradient: Tensor, a: Tensor) -> Tensor:
@@ -62,23 +60,19 @@ def through_activation(groups: Sequence[KindGroup], gradient: Tensor, a: Tensor)
     return out
 
 
-def activate(kind: Activation, z: Tensor) -> Tensor:
-    """One activation, elementwise."""
+def _activated(kind: Activation, z: Tensor, units: Tensor) -> Tensor:
+    """One activation, elementwise and in place."""
     match kind:
         case "relu":
-            return z.clamp_min(0.0)
+            return z.relu_()
         case "leaky_relu":
-            return functional.leaky_relu(z, LEAK)
+            return functional.leaky_relu_(z, LEAK)
         case "elu":
-            return functional.elu(z)
+            return functional.elu_(z)
         case "tanh":
-            return z.tanh()
+            return z.tanh_()
         case "sigmoid":
-            return z.sigmoid()
-
-
-def _masked(kind: Activation, values: Tensor, units: Tensor) -> Tensor:
-    return values * units[:, None] if kind == "sigmoid" else values
+            return z.sigmoid_().mul_(units[:, None])
 
 
 def _backward(kind: Activation, gradient: Tensor, a: Tensor) -> Tensor:

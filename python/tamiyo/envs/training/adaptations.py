@@ -1,10 +1,8 @@
 """Adaptations of hosts, with the effects that the host's own actions have on live models.
 
 `tamiyo.host.actions` documents each. The policy chooses a type and a target; where an adaptation
-needs a number, it follows from what was measured, so that one decision can cure: a learning rate
-is moved by the power of ten that brings the update ratio to a healthy one, a layer is widened to
-the typical width of its network, and one whose weights are far too large is drawn afresh as a
-whole, not only its dormant units.
+needs a number, it follows from what was measured (`tamiyo.policy.dosage`, as for live decisions),
+so that one decision can cure.
 """
 
 from collections.abc import Sequence
@@ -21,8 +19,9 @@ from tamiyo.envs.training.hosts import ACTIVATIONS, fresh_layer
 from tamiyo.envs.training.snapshots import SnapshotKeeper
 from tamiyo.envs.training.weights import Weights
 from tamiyo.graph.schema import ACTIONS
+from tamiyo.policy import dosage
 
-__all__ = ["OFFERED", "Clinic", "rate_factor"]
+__all__ = ["OFFERED", "Clinic"]
 
 OFFERED = (
     AdaptationType.WIDEN,
@@ -35,30 +34,10 @@ OFFERED = (
 )
 """Seeds and inserted normalisations are never legal here."""
 
-TYPICAL_UPDATE_RATIO = 3e-3
-"""Half a decade above the published goal of 1e-3, because these runs last a few hundred steps."""
-DORMANT = 0.025
-TOO_LARGE = 6.0
-"""Root-mean-square weight times the root of the number of inputs; 1.4 is He's initialisation."""
-CLIP_RATIO = 0.01
-WIDEN_BY = 0.25
-PRUNE_AT_MOST = 0.5
-RESTORE_RATE = 0.5
 LEAKY = ACTIVATIONS.index("leaky_relu")
 COLUMN = {adaptation: ACTIONS.index(adaptation) for adaptation in OFFERED}
 
 Bools = npt.NDArray[np.bool_]
-
-
-def rate_factor(update_ratio: float, goal: float) -> float:
-    """The power of ten that brings an update ratio nearest to its goal; .1 if it is there.
-
-    Bounded by 1e-3 and 1e3, as a live decision's factor is.
-    """
-    if not (np.isfinite(update_ratio) and update_ratio > 0 and goal > 0):
-        return 0.1
-    decades = int(np.clip(np.round(np.log10(goal / update_ratio)), -3, 3))
-    return 0.1 if decades == 0 else 10.0**decades
 
 
 @dataclass
@@ -144,7 +123,7 @@ class Clinic:
             case AdaptationType.PRUNE:
                 self._prune(host, row)
             case AdaptationType.RESTORE:
-                self.keeper.restore(self._only(host), RESTORE_RATE)
+                self.keeper.restore(self._only(host), dosage.RESTORE_RATE)
             case _:
                 raise ValueError(f"{adaptation} is not offered here")
 
@@ -154,26 +133,29 @@ class Clinic:
         return mask
 
     def _scale_rate(self, host: int, node: int, row: int) -> None:
-        known = self.update_ratio[host][np.isfinite(self.update_ratio[host])]
-        typical = float(np.median(known)) if len(known) else np.nan
+        ratios = self.update_ratio[host]
         if row < 0:
             rows = self.cohort.host_of == host
-            self.cohort.learning_rate[rows] *= rate_factor(typical, TYPICAL_UPDATE_RATIO)
+            self.cohort.learning_rate[rows] *= dosage.run_rate_factor(ratios)
         else:
-            ratio = float(self.update_ratio[host, node])
-            self.cohort.rate_factor[row] *= rate_factor(ratio, typical)
+            factor = dosage.layer_rate_factor(float(ratios[node]), ratios)
+            self.cohort.rate_factor[row] *= factor
 
     def _clip(self, host: int, row: int) -> None:
         layout = self.cohort.layout
         last = layout.hidden[host]
         chosen = layout.row_of[host, :last] if row < 0 else [row]
-        self.cohort.clip_ratio[torch.as_tensor(chosen, device=self.cohort.device)] = CLIP_RATIO
+        self.cohort.clip_ratio[torch.as_tensor(chosen, device=self.cohort.device)] = (
+            dosage.CLIP_RATIO
+        )
+        self.cohort.rewire()
 
     def _reinitialize(self, host: int, row: int) -> None:
         cohort = self.cohort
         active, units = self.activity[row], cohort.units[row]
-        dormant = units & (active <= DORMANT * active[units].mean())
-        whole = not dormant.any() or self._too_large(host, row)
+        dormant = units & (active <= dosage.DORMANT * active[units].mean())
+        norm = float(cohort.weights.row(row).norm())
+        whole = not dormant.any() or dosage.is_too_large(norm, int(units.sum()))
         recycled = units if whole else dormant
         self._draw_incoming(host, row, recycled, with_bias=False)
         reader = self._reader(host, row)
@@ -183,18 +165,11 @@ class Clinic:
         )
         self._overwrite(reader, recycled[:, None], fresh)
 
-    def _too_large(self, host: int, row: int) -> bool:
-        """Whether the weights are far beyond what an initialisation makes."""
-        inputs, weight = self._inputs(host, row), self.cohort.weights.row(row)
-        units = self.cohort.units[row]
-        size = weight[inputs][:, units].square().mean().sqrt() * inputs.sum().sqrt()
-        return bool(size > TOO_LARGE)
-
     def _widen(self, host: int, row: int) -> None:
         cohort, layout = self.cohort, self.cohort.layout
         widths = cohort.units[layout.row_of[host, : layout.hidden[host]]].sum(dim=1)
         width = int(cohort.units[row].sum())
-        more = max(1, round(WIDEN_BY * width), int(widths.median()) - width)
+        more = dosage.units_to_add(width, widths.tolist())
         free = (~cohort.units[row]).nonzero()[:, 0][:more]
         added = torch.zeros_like(cohort.units[row])
         added[free] = True
@@ -210,8 +185,7 @@ class Clinic:
         cohort = self.cohort
         units = cohort.units[row]
         dead = (units & (self.activity[row] == 0)).nonzero()[:, 0]
-        width = int(units.sum())
-        most = min(max(1, round(PRUNE_AT_MOST * width)), width - 1)
+        most = dosage.units_to_remove(int(units.sum()))
         removed = torch.zeros_like(units)
         removed[dead[:most]] = True
         cohort.units[row] &= ~removed
@@ -222,7 +196,6 @@ class Clinic:
 
     def _restructured(self, host: int) -> None:
         self.keeper.forget(self._only(host))
-        self.cohort.rewire()
 
     def _reader(self, host: int, row: int) -> int:
         return int(self.cohort.layout.row_of[host, self.cohort.layout.layer_of[row] + 1])

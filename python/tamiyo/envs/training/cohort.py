@@ -1,20 +1,24 @@
 """Hosts that train side by side as one batched tensor program."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tamiyo.envs.training.activations import group_kinds
 from tamiyo.envs.training.data import CLASSES
+from tamiyo.envs.training.gathering import Gathering, every_row, first_rows, hidden_rows
 from tamiyo.envs.training.hosts import ACTIVATIONS, HostSpec, batch_order
 from tamiyo.envs.training.layout import Layout
 from tamiyo.envs.training.meter import StepMeter
-from tamiyo.envs.training.optimizers import OptimizerState, StepSizes, clip_adaptively
+from tamiyo.envs.training.network import Network, connect
+from tamiyo.envs.training.optimizers import OptimizerState
 from tamiyo.envs.training.pool import DataPool
-from tamiyo.envs.training.propagation import Wires, backward, cross_entropy, forward
-from tamiyo.envs.training.weights import initial_weights
+from tamiyo.envs.training.propagation import backward, cross_entropy, forward
+from tamiyo.envs.training.updates import Updates
+from tamiyo.envs.training.weights import Weights, initial_weights
 
 __all__ = ["Cohort", "capped"]
 
@@ -59,30 +63,65 @@ class Cohort:
         self.device, self.dtype = torch.device(device), dtype
         self.weights, self.units = initial_weights(self.layout, self.width, self.device, dtype)
         self.optimizer = OptimizerState.blank(specs[0].optimizer, self.weights)
-        largest = max(self.weights.level(self.layout, i).numel() for i in self.layout.all_levels)
-        self._scratch = self.weights.first.new_empty(largest)
         self.pool = DataPool(self.specs, self.device, dtype)
         orders = np.stack([batch_order(spec, steps) for spec in self.specs])
         self._orders = self.pool.places(torch.as_tensor(orders, device=self.device))
-        self.host_of = torch.as_tensor(self.layout.host_of, device=self.device)
-        self.learning_rate = self._per_host([spec.learning_rate for spec in specs])[self.host_of]
+        rates = self._per_host([spec.learning_rate for spec in specs])
+        self.learning_rate = rates[torch.as_tensor(self.layout.host_of, device=self.device)]
         """[R + H]: rates of the optimiser's parameter groups, one for each layer."""
         self.rate_factor = torch.ones(self.layout.rows, device=self.device, dtype=dtype)
         """[R + H]: what an adaptation multiplies a layer's updates with."""
         self.clip_ratio = torch.full_like(self.rate_factor, torch.inf)
-        """[R + H]: see `clip_adaptively`."""
+        """[R + H]: see `clip_adaptively`; infinite where nothing is clipped. Call `rewire` after a
+        change."""
         self.kinds = self._first_kinds()
         """[R]: index into `ACTIVATIONS`. Call `rewire` after a change."""
         self.steps = 0
         """Optimiser steps done."""
-        self._momentum = self._per_host([spec.momentum for spec in specs])[self.host_of]
-        self.impossible = self._impossible_classes()
-        self.rewire()
+        self._describe()
+
+    @classmethod
+    def gathered(
+        cls, pieces: Sequence[tuple["Cohort", npt.NDArray[np.int64]]], order: npt.NDArray[np.int64]
+    ) -> "Cohort":
+        """A cohort of copies of hosts, which go on there as they would where they are.
+
+        Args:
+            pieces: Cohorts that stem from one cohort and are at the same step, and which hosts of
+                each to copy.
+            order: Puts these hosts, one piece after another, deepest first.
+        """
+        cohorts, hosts = [one for one, _ in pieces], [some for _, some in pieces]
+        first = cohorts[0]
+        gathering = Gathering([one.layout for one in cohorts], hosts, order, first.device)
+        take, copies = gathering.take, copy.copy(first)
+        copies.layout, copies.specs = gathering.layout, tuple(gathering.layout.specs)
+        copies.pool = first.pool.of(copies.specs)
+        copies.weights = Weights.gathered(gathering, [one.weights for one in cohorts])
+        copies.optimizer = OptimizerState.gathered(gathering, [one.optimizer for one in cohorts])
+        copies.units = take([one.units for one in cohorts], hidden_rows)
+        copies.kinds = take([one.kinds for one in cohorts], hidden_rows)
+        copies.learning_rate = take([one.learning_rate for one in cohorts], every_row)
+        copies.rate_factor = take([one.rate_factor for one in cohorts], every_row)
+        copies.clip_ratio = take([one.clip_ratio for one in cohorts], every_row)
+        copies._orders = take([one._orders for one in cohorts], first_rows)
+        copies._describe()
+        return copies
 
     @property
     def hosts(self) -> int:
         """H."""
         return self.layout.hosts
+
+    def _describe(self) -> None:
+        """Derive what follows from the specs and the present state."""
+        layout = self.layout
+        self.host_of = torch.as_tensor(layout.host_of, device=self.device)
+        self._momentum = self._per_host([spec.momentum for spec in self.specs])[self.host_of]
+        self.impossible = self._impossible_classes()
+        self._bias_gradient = torch.zeros_like(self.weights.bias)
+        self._updates = Updates(layout, self.weights, self._bias_gradient, self.optimizer)
+        self._wired = False
 
     @property
     def total_steps(self) -> int:
@@ -90,20 +129,17 @@ class Cohort:
         return self._orders.shape[1]
 
     def rewire(self) -> None:
-        """Take changed activations and units into account."""
-        layout = self.layout
-        wired = [spec.wiring if spec.hidden > 1 else "plain" for spec in self.specs]
-        residual = self._per_host([float(wiring == "residual") for wiring in wired])
-        skip = self._per_host([float(wiring == "skip") for wiring in wired])
-        self.wires = Wires(
-            layout=layout,
-            kinds=[group_kinds(self.kinds[layout.rows_at(i)]) for i in range(layout.levels)],
-            units=self.units,
-            residual=residual[:, None, None],
-            skip=skip[:, None, None],
-            residuals=[i > 0 and "residual" in wired[:n] for i, n in enumerate(layout.counts)],
-            skips=["skip" in wired[layout.ending_at(i)] for i in range(layout.levels)],
-        )
+        """Take changed activations and clipping into account."""
+        self._wired = False
+
+    def _wire(self) -> Network:
+        """The networks as they are now."""
+        if not self._wired:
+            parameters = self.layout, self.weights, self.units, self.kinds
+            self._network = connect(*parameters, self._bias_gradient)
+            self._clipped = self.clip_ratio.isfinite().nonzero()[:, 0].tolist()
+            self._wired = True
+        return self._network
 
     @torch.no_grad()
     def train(self, meter: StepMeter | None = None) -> Tensor:
@@ -115,25 +151,15 @@ class Cohort:
         Returns:
             The losses [H] before the step, NaN and all.
         """
+        network = self._wire()
         x, labels = self.pool.samples(self._orders[:, self.steps])
-        passed = forward(self.weights, self.wires, x, keep_linear=meter is not None)
+        passed = forward(network, x, keep_linear=meter is not None)
         loss, at_logits = cross_entropy(passed.logits, labels, self.impossible)
         rates = self.learning_rate * self.rate_factor
-        sizes = self.optimizer.begin_step(rates, self._momentum, self.host_of)
-
-        def update(level: int, gradient: Tensor) -> None:
-            rows, weight = layout.rows_at(level), self.weights.level(layout, level)
-            if clips:
-                clip_adaptively(weight, gradient, self.clip_ratio[rows], axis=1)
-            if meter is not None:
-                meter.before(rows, weight, gradient)
-            self.optimizer.update_level(layout, level, self.weights, gradient, sizes)
-            if meter is not None:
-                meter.after(rows, weight)
-
-        layout, clips = self.layout, bool(self.clip_ratio.isfinite().any())
-        biases = backward(self.weights, self.wires, passed, at_logits, self._scratch, update)
-        self._update_biases(biases, sizes, meter)
+        clipped = self._clipped, self.clip_ratio
+        self._updates.begin(rates, self._momentum, self.host_of, clipped, meter)
+        backward(network, passed, at_logits, self._updates.take)
+        self._updates.finish()
         if meter is not None:
             meter.passed = passed
         self.steps += 1
@@ -145,22 +171,12 @@ class Cohort:
 
         A loss that is not finite counts as the cap, and logits that are not finite are wrong.
         """
-        logits = forward(self.weights, self.wires, x).logits
+        logits = forward(self._wire(), x).logits
         loss, _ = cross_entropy(logits, labels, self.impossible)
         # Of logits that are NaN the first would count as the largest.
         usable = logits.isfinite().all(dim=-1)
         right = ((logits + self.impossible).argmax(dim=-1) == labels) & usable
         return capped(loss), right.to(self.dtype).mean(dim=-1)
-
-    def _update_biases(self, gradient: Tensor, sizes: StepSizes, meter: StepMeter | None) -> None:
-        bias, rows = self.weights.bias, slice(0, self.layout.rows)
-        # A vector of biases counts as one unit.
-        clip_adaptively(bias, gradient, self.clip_ratio, axis=-1)
-        if meter is not None:
-            meter.before(rows, bias, gradient)
-        self.optimizer.update_biases(self.weights, gradient, sizes)
-        if meter is not None:
-            meter.after(rows, bias)
 
     def _per_host(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, device=self.device, dtype=self.dtype)

@@ -7,15 +7,26 @@ from 0; -1 is the run as a whole.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
 
 from tamiyo.contracts import AdaptationType
 from tamiyo.envs.training.cohort import Cohort
-from tamiyo.envs.training.hosts import HostSpec
+from tamiyo.envs.training.hosts import ACTIVATIONS, Activation, HostSpec, Wiring
 
-__all__ = ["CURABLE", "CURES", "WHOLE_RUN", "Fault", "FaultKind", "draw_fault", "places", "strike"]
+__all__ = [
+    "CURABLE",
+    "CURES",
+    "WHOLE_RUN",
+    "Fault",
+    "FaultKind",
+    "draw_fault",
+    "places",
+    "possible",
+    "strike",
+]
 
 WHOLE_RUN = -1
 
@@ -72,17 +83,35 @@ CURES: Mapping[FaultKind, tuple[AdaptationType, ...]] = {
 CURABLE = tuple(kind for kind, cures in CURES.items() if cures and kind is not _UNPROVEN)
 """Kinds whose cure gains accuracy over the twin in paired runs, significantly."""
 
-_STRENGTHS: Mapping[FaultKind, tuple[float, float]] = {
-    FaultKind.RATE_HIGH: (10.0, 100.0),
-    FaultKind.RATE_LOW: (1e-4, 1e-3),
-    FaultKind.LAYER_RATE_HIGH: (300.0, 3000.0),
-    FaultKind.FROZEN_LAYER: (1e-4, 1e-3),
-    FaultKind.DYING_RELU: (3.0, 30.0),
-    FaultKind.LARGE_LAYER: (8.0, 30.0),
-    FaultKind.SATURATED: (20.0, 100.0),
-    FaultKind.EXPLODING_UPSTREAM: (20.0, 60.0),
+
+class _Condition(NamedTuple):
+    """Runs that a fault harms for good, so that its cure pays; others shrug it off."""
+
+    low: float = 1.0
+    high: float = 1.0
+    """Range of the strength, drawn log-uniformly."""
+    activations: tuple[Activation, ...] = tuple(ACTIVATIONS)
+    wirings: tuple[Wiring, ...] = get_args(Wiring)
+    adam: float = 1.0
+    """Factor on the strength where the optimiser is Adam."""
+
+
+_UNBOUNDED: tuple[Activation, ...] = ("relu", "leaky_relu", "elu")
+_CONDITIONS: Mapping[FaultKind, _Condition] = {
+    FaultKind.RATE_HIGH: _Condition(10.0, 100.0, _UNBOUNDED, adam=10.0),
+    FaultKind.RATE_LOW: _Condition(1e-4, 1e-3),
+    # Bounded activations shrug it off, or count as saturated.
+    FaultKind.LAYER_RATE_HIGH: _Condition(300.0, 3000.0, ("relu",)),
+    # With a sum around it, or any layer but the first, the others learn around it.
+    FaultKind.FROZEN_LAYER: _Condition(1e-4, 1e-3, wirings=("plain", "skip")),
+    FaultKind.DYING_RELU: _Condition(3.0, 30.0, ("relu",), ("plain",)),
+    # All other activations have a slope at 0 and come back by themselves.
+    FaultKind.ZERO_LAYER: _Condition(activations=("relu",), wirings=("plain",)),
+    FaultKind.LARGE_LAYER: _Condition(8.0, 30.0, _UNBOUNDED, ("plain",)),
+    FaultKind.SATURATED: _Condition(40.0, 150.0, ("tanh", "sigmoid")),
+    FaultKind.EXPLODING_UPSTREAM: _Condition(20.0, 60.0, _UNBOUNDED),
+    FaultKind.BOTTLENECK: _Condition(wirings=("plain",)),
 }
-"""Ranges, drawn log-uniformly."""
 
 _FROM_THE_START = (
     FaultKind.BOTTLENECK,
@@ -91,24 +120,32 @@ _FROM_THE_START = (
     FaultKind.FROZEN_LAYER,
 )
 """Faults of the initialisation or of the architecture."""
-_WHOLE = (FaultKind.RATE_HIGH, FaultKind.RATE_LOW)
+NARROW = 4
+"""Units without which one more layer of a single unit is no bottleneck."""
 
 
 def places(kind: FaultKind, spec: HostSpec) -> list[int]:
     """Layers where a fault of this kind can strike the host and be mended."""
-    if kind is FaultKind.HEALTHY or kind in _WHOLE:
-        return [WHOLE_RUN]
-    if kind in (FaultKind.NOT_A_NUMBER, FaultKind.LAYER_RATE_HIGH, FaultKind.FROZEN_LAYER):
-        return list(range(spec.layers))
-    own = [layer for layer in range(spec.hidden) if not spec.summed(layer)]
-    if kind is FaultKind.EXPLODING_UPSTREAM:
-        return own[: len(own) // 2]
-    possible = {
-        FaultKind.BOTTLENECK: spec.wiring == "plain" and min(spec.widths) >= 4,
-        FaultKind.DYING_RELU: spec.activation == "relu",
-        FaultKind.SATURATED: spec.activation in ("tanh", "sigmoid"),
+    condition = _CONDITIONS.get(kind, _Condition())
+    if spec.wiring not in condition.wirings or spec.activation not in condition.activations:
+        return []
+    every, own = list(range(spec.layers)), [i for i in range(spec.hidden) if not spec.summed(i)]
+    special = {
+        FaultKind.HEALTHY: [WHOLE_RUN],
+        FaultKind.RATE_HIGH: [WHOLE_RUN],
+        FaultKind.RATE_LOW: [WHOLE_RUN],
+        FaultKind.FROZEN_LAYER: [0],
+        FaultKind.NOT_A_NUMBER: every,
+        FaultKind.LAYER_RATE_HIGH: every,
+        FaultKind.EXPLODING_UPSTREAM: own[: len(own) // 2],
+        FaultKind.BOTTLENECK: own if min(spec.widths) >= NARROW else [],
     }
-    return own if possible.get(kind, True) else []
+    return special.get(kind, own)
+
+
+def possible(kind: FaultKind, activation: Activation) -> bool:
+    """Whether networks with this activation can have faults of this kind."""
+    return activation in _CONDITIONS.get(kind, _Condition()).activations
 
 
 def draw_fault(
@@ -123,8 +160,9 @@ def draw_fault(
         steps: Earliest and latest optimiser step.
     """
     layer = int(random.choice(places(kind, spec)))
-    low, high = np.log(_STRENGTHS.get(kind, (1.0, 1.0)))
-    strength = float(np.exp(random.uniform(low, high)))
+    condition = _CONDITIONS.get(kind, _Condition())
+    strength = float(np.exp(random.uniform(np.log(condition.low), np.log(condition.high))))
+    strength *= condition.adam if spec.optimizer == "adam" else 1.0
     step = int(random.integers(*steps, endpoint=True))
     return Fault(kind, layer, 0 if kind in _FROM_THE_START else step, strength)
 

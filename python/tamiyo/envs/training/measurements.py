@@ -22,7 +22,7 @@ from tamiyo.envs.training.meter import StepMeter
 from tamiyo.host.health import BANDS
 from tamiyo.host.statistics import DEAD_BELOW, MAX_UNITS, SATURATED_BEYOND
 
-__all__ = ["Reading", "activity", "health", "measure"]
+__all__ = ["Reading", "activity", "health", "measure", "multiplications", "parameter_counts"]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Reading: TypeAlias = Mapping[str, npt.NDArray[np.float64]]
@@ -89,14 +89,28 @@ def parameter_counts(cohort: Cohort, nodes: int) -> Floats:
     """[H, N]: scalar parameters of each node; 0 for activations, NaN where there is no node."""
     layout = cohort.layout
     host, layer, hidden = layout.host_of, layout.layer_of, layout.hidden_rows
+    inputs, outputs = _shapes(cohort)
+    counts = np.full((layout.hosts, nodes), np.nan)
+    counts[host, 2 * layer] = (inputs + 1) * outputs
+    counts[host[:hidden], 2 * layer[:hidden] + 1] = 0.0
+    return counts
+
+
+def multiplications(cohort: Cohort) -> Floats:
+    """[H]: in the forward pass of one sample; the backward pass takes twice as many."""
+    inputs, outputs = _shapes(cohort)
+    return np.bincount(cohort.layout.host_of, weights=inputs * outputs).astype(np.float64)
+
+
+def _shapes(cohort: Cohort) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """[R + H] each: inputs and outputs of every linear layer that exist."""
+    layout = cohort.layout
+    host, layer = layout.host_of, layout.layer_of
     classes = [spec.dataset.classes for spec in cohort.specs]
     outputs = np.concatenate([cohort.units.sum(dim=1).cpu().numpy(), classes])
     features = np.array([spec.dataset.features for spec in cohort.specs])[host]
     before = outputs[layout.row_of[host, np.maximum(layer - 1, 0)]]
-    counts = np.full((layout.hosts, nodes), np.nan)
-    counts[host, 2 * layer] = (np.where(layer > 0, before, features) + 1) * outputs
-    counts[host[:hidden], 2 * layer[:hidden] + 1] = 0.0
-    return counts
+    return np.where(layer > 0, before, features), outputs
 
 
 _UNIT_ROWS = ("activation_variance", "avg_correlation", "finite", "dead_neuron_ratio", "saturation")
@@ -105,17 +119,20 @@ _NORM_ROWS = ("gradient_norm", "weight_norm", "update_ratio")
 
 def _statistics(cohort: Cohort, meter: StepMeter) -> Tensor:
     """[8, (R + H) + R]: rows as named above, of linear layers and then of activations."""
-    layout, passed = cohort.layout, meter.passed
-    pieces = [_select_columns(cohort.units[layout.rows_at(i)]) for i in range(layout.levels)]
-    linear = [_unit_table(z, *one) for z, one in zip(passed.linear, pieces, strict=True)]
-    active = [_unit_table(a, *one) for a, one in zip(passed.active, pieces, strict=True)]
-    classes = _classes(cohort)
+    layout, passed, classes = cohort.layout, meter.passed, _classes(cohort)
+    linear, active = torch.cat(passed.linear), torch.cat(passed.active)
     logits = torch.where(classes[:, None], passed.logits, 0.0)
-    linear.append(_unit_table(logits, *_select_columns(classes)))
-    dead, saturated = _unit_states(cohort, meter)
+    columns = _select_columns(cohort.units)
+    tables = [
+        _unit_table(linear, *columns),
+        _unit_table(logits, *_select_columns(classes)),
+        _unit_table(active, *columns),
+    ]
+    dead = _share(active.abs().amax(dim=1) <= DEAD_BELOW, cohort.units)
     output_dead = _share(logits.abs().amax(dim=1) <= DEAD_BELOW, classes)
+    saturated = _saturated(cohort, active)
     output_saturated = torch.full_like(output_dead, torch.nan)
-    upper = torch.cat([table.stacked() for table in (*linear, *active)], dim=1)
+    upper = torch.cat([table.stacked() for table in tables], dim=1)
     middle = torch.stack(
         [
             torch.cat([dead, output_dead, dead]),
@@ -138,8 +155,8 @@ def _select_columns(units: Tensor) -> tuple[Tensor, Tensor]:
         units: [n, P], bool.
 
     Returns:
-        Their places [n, U], and the number of units [n] that are sampled; places beyond that
-        repeat the last one.
+        Their places [n, U], and the number of units [n] that are sampled; places beyond that are
+        of units that do not count.
     """
     width = units.sum(dim=1)
     sampled = width.clamp_max(MAX_UNITS)
@@ -157,15 +174,15 @@ def _unit_table(values: Tensor, places: Tensor, sampled: Tensor) -> _UnitTable:
     width = places.shape[1]
     batch = values.gather(2, places[:, None].expand(count, rows, width))
     missing = torch.arange(width, device=values.device) >= sampled[:, None]
-    batch = batch.masked_fill(missing[:, None], 0.0)
     scale = batch.square().mean(dim=1)
     centred = batch - batch.mean(dim=1, keepdim=True)
-    gram = centred.mT @ centred / (rows - 1)
-    variances = gram.diagonal(dim1=1, dim2=2)
+    gram = (centred.mT @ centred).div_(rows - 1)
+    variances = gram.diagonal(dim1=1, dim2=2).masked_fill(missing, 0.0)
     varies = variances > 1e-10 * scale
     inverse = variances.clamp_min(torch.finfo(values.dtype).tiny).rsqrt() * varies
-    r = (gram * inverse[:, :, None] * inverse[:, None]).clamp(-1.0, 1.0)
-    corrected = (r + r * (1.0 - r * r) / (2.0 * (rows - 3))).clamp(-1.0, 1.0)
+    r = gram.mul_(inverse[:, :, None]).mul_(inverse[:, None]).clamp_(-1.0, 1.0)
+    bias = r.square().neg_().add_(1.0).div_(2.0 * (rows - 3))
+    corrected = r.addcmul_(r, bias).clamp_(-1.0, 1.0)
     own = corrected.diagonal(dim1=1, dim2=2).sum(dim=1)
     some = varies.sum(dim=1)
     return _UnitTable(
@@ -175,22 +192,17 @@ def _unit_table(values: Tensor, places: Tensor, sampled: Tensor) -> _UnitTable:
     )
 
 
-def _unit_states(cohort: Cohort, meter: StepMeter) -> tuple[Tensor, Tensor]:
-    """Shares of dead and of saturated units of every hidden row, both [R]."""
-    layout, dead, saturated = cohort.layout, [], []
-    for level, active in enumerate(meter.passed.active):
-        units = cohort.units[layout.rows_at(level)]
-        dead.append(_share(active.abs().amax(dim=1) <= DEAD_BELOW, units))
-        column = active.new_full((len(active),), torch.nan)
-        kinds = cohort.kinds[layout.rows_at(level)]
-        for kind, (low, high) in _BOUNDS.items():
-            index = (kinds == ACTIVATIONS.index(kind)).nonzero()[:, 0]
-            if len(index):
-                beyond = (active[index] <= low) | (active[index] >= high)
-                often = beyond.to(active.dtype).mean(dim=1) > 0.5
-                column[index] = _share(often, units[index]).to(column.dtype)
-        saturated.append(column)
-    return torch.cat(dead), torch.cat(saturated)
+def _saturated(cohort: Cohort, active: Tensor) -> Tensor:
+    """[R]: share of the units of each hidden row that are saturated, NaN if they cannot be."""
+    column = active.new_full((len(active),), torch.nan)
+    for kind, (low, high) in _BOUNDS.items():
+        index = (cohort.kinds == ACTIVATIONS.index(kind)).nonzero()[:, 0]
+        if len(index):
+            outputs = active[index]
+            beyond = (outputs <= low) | (outputs >= high)
+            often = beyond.to(active.dtype).mean(dim=1) > 0.5
+            column[index] = _share(often, cohort.units[index]).to(column.dtype)
+    return column
 
 
 def _share(units: Tensor, existing: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The samples of all data sets that a cohort trains on, in one tensor."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,8 +26,7 @@ class DataPool:
         names = sorted({spec.data for spec in specs})
         data = [dataset(name) for name in names]
         starts = np.cumsum([0, *(len(one.train_labels) for one in data)])
-        offset = dict(zip(names, starts.tolist(), strict=False))
-        self._offsets = torch.tensor([offset[spec.data] for spec in specs], device=device)
+        self._offsets = dict(zip(names, starts.tolist(), strict=False))
         self._x = torch.cat([_padded(one.train, dtype) for one in data]).to(device)
         labels = np.concatenate([one.train_labels for one in data])
         self._labels = torch.as_tensor(labels, device=device)
@@ -34,9 +34,16 @@ class DataPool:
         self._specs = specs
         self._device, self._dtype = device, dtype
 
+    def of(self, specs: Sequence[HostSpec]) -> "DataPool":
+        """The same table for other hosts, whose data must be in it."""
+        same = copy.copy(self)
+        same._specs = specs
+        return same
+
     def places(self, orders: Tensor) -> Tensor:
         """Places in the table of training samples [H, ...], numbered within each data set."""
-        return orders + self._offsets.view(-1, *(1,) * (orders.dim() - 1))
+        offsets = torch.tensor([self._offsets[spec.data] for spec in self._specs])
+        return orders + offsets.to(self._device).view(-1, *(1,) * (orders.dim() - 1))
 
     def samples(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs [H, B, 64] and labels [H, B] at places [H, B]."""

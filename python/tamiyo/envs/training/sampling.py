@@ -1,27 +1,20 @@
 """Random hosts and faults: what an episode is about."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 import numpy as np
 
 from tamiyo.envs.training.data import TRAINING_DATA
-from tamiyo.envs.training.faults import CURABLE, Fault, FaultKind, draw_fault, places
-from tamiyo.envs.training.hosts import ACTIVATIONS, Activation, HostSpec, Optimizer, Wiring
+from tamiyo.envs.training.faults import CURABLE, Fault, FaultKind, draw_fault, places, possible
+from tamiyo.envs.training.hosts import Activation, HostSpec, Optimizer, Wiring
+from tamiyo.learn.rewards import RewardConfig
 
 __all__ = ["Scenario", "TrainingConfig", "draw_scenarios"]
 
 _CHOICES: Sequence[Activation] = (*("relu",) * 3, "leaky_relu", "elu", *("tanh",) * 2, "sigmoid")
 """Activations by how often they are drawn."""
-_NEEDED: Mapping[FaultKind, Sequence[Activation]] = {
-    FaultKind.DYING_RELU: ("relu",),
-    FaultKind.SATURATED: ("tanh", "sigmoid"),
-    # Bounded activations shrug it off, or count as saturated.
-    FaultKind.LAYER_RATE_HIGH: ("relu",),
-    FaultKind.LARGE_LAYER: ("relu", "leaky_relu", "elu"),
-}
-"""Activations without which a fault cannot be."""
 _USUAL_RATES: Mapping[Optimizer, float] = {"sgd": 0.02, "adam": 2e-3}
 """Middles of the healthy learning rates."""
 
@@ -54,7 +47,10 @@ class TrainingConfig:
     max_adaptations: int = 6
     """Adaptations of a run after which none is legal."""
     adaptation_cost: float = 0.002
-    """What one costs, in accuracy."""
+    """What one costs, in quality, so that of two courses that end equally well the one with fewer
+    interventions is better."""
+    rewards: RewardConfig = field(default_factory=RewardConfig)
+    """The objective; its episodes always have as many intervals as there are decisions."""
 
     def __post_init__(self) -> None:
         if self.decisions < 1 or self.interval < 1 or not 0 <= self.faulty <= 1:
@@ -97,7 +93,7 @@ def draw_scenarios(
 
 
 def _possible(config: TrainingConfig, activation: Activation) -> Sequence[FaultKind]:
-    return [kind for kind in config.faults if activation in _NEEDED.get(kind, ACTIVATIONS)]
+    return [kind for kind in config.faults if possible(kind, activation)]
 
 
 def _draw(

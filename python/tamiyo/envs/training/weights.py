@@ -11,6 +11,13 @@ import torch
 from torch import Tensor
 
 from tamiyo.envs.training.data import CLASSES, FEATURES
+from tamiyo.envs.training.gathering import (
+    Gathering,
+    every_row,
+    first_rows,
+    inner_rows,
+    last_rows,
+)
 from tamiyo.envs.training.hosts import initial_layers
 from tamiyo.envs.training.layout import Layout
 
@@ -43,6 +50,13 @@ class Weights:
             last=torch.zeros(hosts, width, CLASSES, dtype=dtype),
             bias=torch.zeros(rows + hosts, width, dtype=dtype),
         )
+
+    @classmethod
+    def gathered(cls, gathering: Gathering, pieces: Sequence["Weights"]) -> "Weights":
+        """Copies of those of some hosts."""
+        spans = (first_rows, inner_rows, last_rows, every_row)
+        tensors = zip(*pieces, strict=True)
+        return cls(*(gathering.take(*pair) for pair in zip(tensors, spans, strict=True)))
 
     def __iter__(self) -> Iterator[Tensor]:
         return (getattr(self, field.name) for field in fields(self))
@@ -90,7 +104,10 @@ class Weights:
         rows = hosts[torch.as_tensor(layout.host_of, device=hosts.device)]
         for (mine, chosen), theirs in zip(self.parts(rows), source, strict=True):
             index = chosen.flatten().nonzero()[:, 0]
-            mine[index] = theirs[index]
+            if len(index) == len(mine):
+                mine.copy_(theirs)
+            else:
+                mine[index] = theirs[index]
 
 
 def initial_weights(
