@@ -10,12 +10,11 @@ this machine multiplies large matrices. Seconds are CPU time of the process.
 
 import copy
 import time
-from importlib import import_module
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pyg_network import on_pyg_layers
 from tamiyo.graph.schema import ACTIONS, EDGE_DIM, GLOBAL_DIM, NODE_DIM
 from tamiyo.learn.config import ProductionTrainingConfig
 from tamiyo.learn.experience import Experience
@@ -24,9 +23,6 @@ from tamiyo.learn.rollout import Rollout
 from tamiyo.learn.segments import TARGETS
 from tamiyo.policy import EnhancedTamiyoPolicyGNN
 from tamiyo.policy.actions import Action
-
-# After Tamiyo, which silences the warning of its import.
-pyg = import_module("torch_geometric.nn")
 
 GRAPHS, LAYERS, EPOCHS = 64, 50, 4
 BAR = 410.0
@@ -89,33 +85,6 @@ def make_rollout(network):
     for name in ("adapt", "target", "type"):
         getattr(experience.actions, name).copy_(getattr(drawn, name)[None])
     return Rollout.judged_by(network, experience, ())
-
-
-class PygConvolution(nn.Module):
-    """PyTorch Geometric's convolution behind the signature of ours."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.convolution = pyg.GCNConv(width, width)
-
-    def forward(self, x, edge_index, _edge_weight, _self_weight):
-        return self.convolution(x, edge_index)
-
-
-def on_pyg_layers(network):
-    """The same network with the library's message passing."""
-    other = copy.deepcopy(network)
-    width = network.config.hidden_dim
-    for block in other.trunk.blocks:
-        ours = block.attention
-        block.attention = pyg.GATv2Conv(
-            width, ours.out_channels, heads=ours.heads, edge_dim=2 * EDGE_DIM, add_self_loops=False
-        )
-        block.attention.load_state_dict(ours.state_dict())
-        convolution = PygConvolution(width)
-        convolution.convolution.load_state_dict(block.convolution.state_dict())
-        block.convolution = convolution
-    return other
 
 
 def make_update(network, **settings):

@@ -1,8 +1,10 @@
 """Cutting a rollout into segments and stacking them again must lose nothing."""
 
 import numpy as np
+import pytest
 import torch
 
+from random_segments import random_segment, random_structure
 from tamiyo.learn.experience import flat_action
 from tamiyo.learn.graphs import FIELDS
 from tamiyo.learn.segment_batch import cut, stack
@@ -115,3 +117,61 @@ def test_what_followed_is_found_again(make_rollout):
         experience.finals["x"].double().sum((-1, -2)),
     ).sum()
     torch.testing.assert_close(following[stacked.valid].sum(), total)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_stacked_segments_lie_side_by_side_in_zeros(seed):
+    """Number for number where they belong, whatever their lengths, graphs and successors."""
+    rng = np.random.default_rng(seed)
+
+    def draw():
+        structure = random_structure(rng, int(rng.integers(1, 6)), int(rng.integers(0, 7)))
+        return structure, int(rng.integers(1, 17))
+
+    segments = []
+    for _ in range(int(rng.integers(1, 8))):
+        (structure, steps), (successor, _) = draw(), draw()
+        ended = np.arange(steps) == steps - (1 if rng.random() < 0.5 else 99)
+        other = successor if rng.random() < 0.4 else None
+        segments.append(random_segment(rng, steps, structure, successor=other, terminated=ended))
+    stacked = stack(segments)
+    renamed = {"adapt": "actions", "target": "actions", "type": "actions", "reward": "rewards"}
+    for row, segment in enumerate(segments):
+        steps = len(segment)
+        for name, column in segment.columns():
+            if name == "truncated":
+                continue
+            found = getattr(stacked, renamed.get(name, name))
+            found = getattr(found, name, found)[:, row].numpy()
+            expected = np.where(segment.sampled, column, 0) if name == "log_prob" else column
+            assert found.dtype == column.dtype, name
+            np.testing.assert_array_equal(found[:steps], expected, err_msg=name)
+            assert not found[steps:].any(), name
+        assert stacked.valid[:, row].sum() == steps
+        assert stacked.done[:, row].tolist() == [t >= steps - 1 for t in range(len(stacked.valid))]
+    order = {int(flat): index for index, flat in enumerate(stacked.final_at)}
+    for row, segment in enumerate(segments):
+        moments = [(block, m) for block in segment.blocks for m in range(len(block))]
+        last = (len(segment) - 1) * len(segments) + row
+        assert (last in order) != bool(segment.terminated[-1])
+        for at, (block, moment) in enumerate(moments):
+            for name, column in stacked.observations.items():
+                if at < len(segment):
+                    found = column[at, row].numpy()
+                elif last in order:
+                    found = stacked.finals[name][order[last]].numpy()
+                else:
+                    continue
+                expected = field(block, moment, name)
+                where = tuple(slice(size) for size in expected.shape)
+                np.testing.assert_array_equal(found[where], expected, err_msg=name)
+                assert np.count_nonzero(found) == np.count_nonzero(expected), name
+
+
+def field(block, moment, name):
+    structure = block.structure
+    if name in ("layer_type", "edge_index"):
+        return getattr(structure, name)
+    if name in ("node_mask", "edge_mask"):
+        return np.ones(getattr(structure, name[:4] + "s"), bool)
+    return getattr(block, name)[moment]

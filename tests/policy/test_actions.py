@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_samples_are_legal_and_as_frequent_as_their_probability(distribution):
     chi_squared, cells = 0.0, 0
     for action in every_action(distribution):
         key = (bool(action.adapt[0]), int(action.target[0]), int(action.type[0]))
-        expected = draws * float(distribution.log_prob(action, exploration)[0].exp())
+        expected = draws * float(distribution.log_prob(action, exploration)[0].detach().exp())
         chi_squared += (counts.pop(key, 0) - expected) ** 2 / expected
         cells += 1
     assert not counts
@@ -105,6 +106,35 @@ def test_illegal_choices_get_no_gradient(distribution, exploration):
         assert bool(torch.isfinite(score.grad).all())
     assert bool((distribution.type_score.grad[~legal] == 0).all())
     assert bool((distribution.target_score.grad[~legal.any(-1)] == 0).all())
+
+
+def pause_gradients(how):
+    return {"no_grad": torch.no_grad, "inference": torch.inference_mode, "none": nullcontext}[how]()
+
+
+@pytest.mark.parametrize("how", ["no_grad", "inference", "none"])
+def test_what_was_looked_at_without_gradients_has_them_afterwards(batch, how):
+    inputs = GraphInputs.from_data(batch)
+    scores = [torch.randn(n, requires_grad=True) for n in (2, inputs.nodes + 2)]
+    types = torch.randn(inputs.nodes + 2, 10, requires_grad=True)
+    distribution = ActionDistribution(*scores, types, inputs)
+    action = Action(torch.tensor([True, False]), torch.tensor([2, -1]), torch.tensor([3, 0]))
+    with pause_gradients(how):
+        distribution.sample(torch.Generator().manual_seed(0), 0.1)
+        distribution.mode()
+        distribution.log_prob(action, 0.1)
+        distribution.entropy()
+    looked_at = torch.autograd.grad(
+        distribution.log_prob(action, 0.1)[0] + distribution.entropy()["type"].sum(),
+        (*scores, types),
+    )
+    fresh = ActionDistribution(*scores, types, inputs)
+    expected = torch.autograd.grad(
+        fresh.log_prob(action, 0.1)[0] + fresh.entropy()["type"].sum(), (*scores, types)
+    )
+    for gradient, reference in zip(looked_at, expected, strict=True):
+        assert torch.equal(gradient, reference)
+        assert bool((gradient != 0).any())
 
 
 def test_exploration_keeps_the_gradient_of_unlikely_choices(distribution):

@@ -60,7 +60,13 @@ def test_convolution_equal_to_the_reference(graph):
     generator = torch.Generator().manual_seed(seed)
     reference, flat = pyg.GCNConv(6, 5), FlatGCN(6, 5)
     flat.load_state_dict(reference.state_dict())
-    x, index = torch.randn(nodes, 6, generator=generator), edge_tensor(edges)
-    torch.testing.assert_close(
-        flat(x, index, *gcn_weights(index, nodes)), reference(x, index), rtol=1e-5, atol=1e-5
-    )
+    x, index = torch.randn(nodes, 6, generator=generator, requires_grad=True), edge_tensor(edges)
+    found, expected = flat(x, index, *gcn_weights(index, nodes)), reference(x, index)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    names = [name for name, _ in flat.named_parameters()]
+    gradients = [
+        torch.autograd.grad(output.square().sum(), [x, *map(layer.get_parameter, names)])
+        for output, layer in ((found, flat), (expected, reference))
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -30,6 +30,16 @@ def test_what_is_loaded_is_what_was_saved(saved, make_topology, make_state):
     assert torch.equal(loaded(data)["layer_priority"], network(data)["layer_priority"])
 
 
+def test_loading_draws_no_random_numbers(saved):
+    """Loaded while a user's run is about to shuffle its data, which must go on as it would have."""
+    _, _, path = saved
+    before = torch.random.get_rng_state()
+    loaded = EnhancedTamiyoPolicyGNN.from_pretrained(path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    everything = [*loaded.parameters(), *loaded.buffers()]
+    assert not any(tensor.is_meta for tensor in everything)
+
+
 def test_thresholds_can_be_replaced_but_not_the_shape(saved):
     _, _, path = saved
     shape = {"hidden_dim": 16, "num_gnn_layers": 2, "num_attention_heads": 2}
@@ -93,8 +103,6 @@ def test_a_temperature_is_positive(temperature):
 
 
 def test_tempering_divides_the_logit():
-    logit = torch.tensor(1.7)
-    warm = tempered(float(logit.sigmoid()), 2.0)
-    assert warm == pytest.approx(float((logit / 2).sigmoid()))
-    assert tempered(1.0, 3.0) == 1.0
-    assert tempered(0.0, 3.0) == 0.0
+    logits = torch.tensor([1.7, -4.0, 0.0])
+    torch.testing.assert_close(tempered(logits.sigmoid(), 2.0), (logits.double() / 2).sigmoid())
+    assert tempered(torch.tensor([0.0, 1.0]), 3.0).tolist() == [0.0, 1.0]

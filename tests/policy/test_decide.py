@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from tamiyo.contracts import AdaptationType
+from tamiyo.graph import _pyg
 from tamiyo.policy import DecisionPolicy, EnhancedTamiyoPolicyGNN
-from tamiyo.policy.calibration import Calibration
+from tamiyo.policy.calibration import Calibration, calibrated
+from tamiyo.policy.judgement import thresholds
 
 CERTAIN = {"adapt": 8.0, "safety": 8.0}
 
@@ -117,6 +119,50 @@ def test_thresholds_act_on_the_calibrated_scale(load, state):
     assert load(biases).make_decision(state) is not None
     assert load(biases, Calibration(adapt_temperature=4.0)).make_decision(state) is None
     assert load(CERTAIN, Calibration(safety_temperature=8.0)).make_decision(state) is None
+
+
+@pytest.mark.parametrize("uncertain", [True, False])
+def test_a_batch_passes_the_same_thresholds_as_its_graphs(
+    load, make_topology, make_state, random_readings, uncertain
+):
+    """Batched evaluation and live decisions share their arithmetic."""
+    calibration = Calibration(1.3, 0.7)
+    policy = load({}, calibration, enable_uncertainty=uncertain, attention_dropout=0.4)
+    with torch.no_grad():
+        for name in ("adapt", "safety"):
+            policy.heads.head(name).last.bias.fill_(1.5)
+    states = [
+        make_state(make_topology(layers), random_readings(layers, seed))
+        for seed, layers in enumerate((3, 5, 7, 5, 3, 5))
+    ]
+    batch = _pyg.Batch.from_data_list([state.graph_data for state in states])
+    with torch.no_grad():
+        outputs = policy(batch, uncertainty=uncertain)
+    together = thresholds(outputs, policy.config, calibration)
+    assert [one.name for one in together] == ["confidence", "safety", "uncertainty"][
+        : 2 + uncertain
+    ]
+    for index, state in enumerate(states):
+        checks = policy.decide(state).checks[: len(together)]
+        for check, one in zip(checks, together, strict=True):
+            assert check.value == pytest.approx(float(one.value[index]), abs=1e-5)
+            assert check.passed == bool(one.passed[index])
+            assert check.limit == one.limit
+    values = calibrated(outputs, calibration)
+    assert torch.equal(values.confidence, together[0].value)
+    assert len({check.passed for state in states for check in policy.decide(state).checks}) == 2
+
+
+def test_values_that_are_not_finite_pass_no_threshold(load, state):
+    policy = load()
+    with torch.no_grad():
+        outputs = policy(state.graph_data, uncertainty=True)
+    broken = {
+        name: torch.full_like(outputs[name], torch.nan)
+        for name in ("epistemic_confidence", "safety_score", "uncertainty")
+    }
+    for one in thresholds(outputs | broken, policy.config, policy.calibration):
+        assert not bool(one.passed), one.name
 
 
 def test_budget_and_cooldown(load, make_topology, make_state, random_readings):

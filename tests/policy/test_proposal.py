@@ -3,7 +3,7 @@
 import pytest
 
 from tamiyo.host.actions import ACTIONS
-from tamiyo.policy.proposal import DEFAULT_PARAMETERS, Proposal, to_decision
+from tamiyo.policy.proposal import Proposal, to_decision
 from tamiyo.policy.rules import RULES
 
 
@@ -12,11 +12,6 @@ def accepts(adaptation, parameters):
     assert set(parameters) <= set(rules)
     for name, rule in rules.items():
         rule.check(name, parameters.get(name))
-
-
-@pytest.mark.parametrize("adaptation", ACTIONS)
-def test_the_host_accepts_the_default_parameters(adaptation):
-    accepts(adaptation, DEFAULT_PARAMETERS.get(adaptation, {}))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

@@ -3,10 +3,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tamiyo.policy.segments import (
+    segment_attention,
     segment_log_softmax,
     segment_max,
     segment_mean,
-    segment_softmax,
     segment_sum,
 )
 
@@ -35,16 +35,38 @@ def test_reductions_equal_a_loop_over_segments(items):
 
 @settings(deadline=None)
 @given(rows)
-def test_softmaxes_equal_torch_on_each_segment(items):
+def test_log_softmaxes_equal_torch_on_each_segment(items):
     scores, segment, valid = unpack(items)
-    soft = segment_softmax(scores, segment, 4)
     log = segment_log_softmax(scores, valid, segment, 4)
     for index in range(4):
-        own = segment == index
-        torch.testing.assert_close(soft[own], scores[own].softmax(0), rtol=1e-5, atol=1e-6)
-        chosen = own & valid
+        chosen = (segment == index) & valid
         torch.testing.assert_close(log[chosen], scores[chosen].log_softmax(0), rtol=1e-4, atol=1e-4)
     assert bool((log[~valid] == -torch.inf).all())
+
+
+@settings(deadline=None)
+@given(rows, st.integers(0, 2**16))
+def test_attention_equals_a_softmax_over_each_segment_with_its_gradients(items, seed):
+    first, segment, _ = unpack(items)
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.stack([first, torch.randn(len(first), generator=generator)], dim=1).double()
+    values = torch.randn(len(first), 2, 3, generator=generator).double()
+    weight = torch.randn(4, 2, 3, generator=generator).double()
+
+    def by_loop(values, scores):
+        means = [
+            (values[segment == i] * scores[segment == i].softmax(0).unsqueeze(-1)).sum(0)
+            for i in range(4)
+        ]
+        return torch.stack(means)
+
+    found = []
+    for reduce in (by_loop, lambda *both: segment_attention(*both, segment, 4)):
+        leaves = [values.clone().requires_grad_(), scores.clone().requires_grad_()]
+        result = reduce(*leaves)
+        found.append((result, *torch.autograd.grad((result * weight).sum(), leaves)))
+    for expected, one in zip(*found, strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-9, atol=1e-9)
 
 
 @settings(deadline=None)

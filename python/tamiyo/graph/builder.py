@@ -1,6 +1,5 @@
 """From a batch of signals to the graph that the policy reads."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from tamiyo.graph.features import (
 from tamiyo.graph.schema import ACTIONS, EDGE_DIM, NODE_DIM
 from tamiyo.graph.state import ModelGraphState
 
-__all__ = ["AGGREGATE_COUNTS", "AGGREGATE_MEASURES", "ModelGraphBuilder"]
+__all__ = ["AGGREGATE_COUNTS", "AGGREGATE_MEASURES", "ModelGraphBuilder", "newest_moment"]
 
 AGGREGATE_MEASURES = (
     *(f"{name}_mean" for name in MEASUREMENTS),
@@ -121,17 +120,19 @@ class ModelGraphBuilder:
         metrics = health_signals.metrics
         columns = global_features(layers, seen, metrics, budget_used, steps_since_adaptation)
         sick = layers["health_score_last"] < self.health_threshold
+        step, epoch = newest_moment(health_signals)
         return ModelGraphState(
             graph_data=_graph_data(static, layers, columns, metrics),
             timestamp=_newest_timestamp(layers, seen, metrics),
-            step=max(int(layers["step"].max(initial=0)), metrics[-1].step if metrics else 0),
-            epoch=_newest_epoch(health_signals),
+            step=step,
+            epoch=epoch,
             health_signals=health_signals,
             topology=topology,
             layer_ids=static.layer_ids,
             layers=layers,
             seen=seen,
-            global_metrics=_global_metrics(layers, metrics),
+            global_metrics=_global_metrics(layers, metrics)
+            | {"budget_used": budget_used, "steps_since_adaptation": steps_since_adaptation},
             problematic_layers=tuple(static.layer_ids[sick].tolist()),
             ignored_signals=ignored,
         )
@@ -216,14 +217,17 @@ def _newest_timestamp(
     return max(times, default=float("nan"))
 
 
-def _newest_epoch(batch: SignalBatch) -> int:
-    from_signals = int(batch["epoch"].max(initial=0))
-    return max(from_signals, batch.metrics[-1].epoch if batch.metrics else 0)
+def newest_moment(batch: SignalBatch) -> tuple[int, int]:
+    """Optimiser step and epoch of the newest evidence in a batch; 0 where there is none."""
+    steps = batch["step"] if batch.layers is None else batch.layers["step"]
+    report = batch.metrics[-1] if batch.metrics else None
+    return (
+        max(int(steps.max(initial=0)), 0 if report is None else report.step),
+        max(int(batch["epoch"].max(initial=0)), 0 if report is None else report.epoch),
+    )
 
 
-def _global_metrics(
-    layers: Columns, metrics: tuple[PerformanceMetrics, ...]
-) -> Mapping[str, float]:
+def _global_metrics(layers: Columns, metrics: tuple[PerformanceMetrics, ...]) -> dict[str, float]:
     raw = {
         "health": mean_measured(layers["health_score_mean"]),
         "stability": mean_measured(layers["stability"]),

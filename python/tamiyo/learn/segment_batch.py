@@ -1,6 +1,7 @@
 """Segments as columns, and columns as segments: between the replay memory and the learner."""
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,11 @@ from tamiyo.policy.actions import Action
 __all__ = ["cut", "stack"]
 
 Arrays = dict[str, npt.NDArray[Any]]
+Indices = npt.NDArray[np.int64]
 
+_PER_DECISION = (
+    *("adapt", "target", "type", "log_prob", "reward", "terminated", "sampled", "targets"),
+)
 _PER_NODE = ("x", "x_measured", "action_mask")
 _PER_EDGE = ("edge_attr", "edge_measured")
 _PER_GRAPH = ("global_features", "global_measured", "model_action_mask")
@@ -25,18 +30,18 @@ _PER_GRAPH = ("global_features", "global_measured", "model_action_mask")
 
 def stack(segments: Sequence[Segment]) -> Experience:
     """Segments side by side, padded to the longest and to the largest graph."""
-    lengths = torch.tensor([len(segment) for segment in segments])
-    steps, rows = int(lengths.max()), len(segments)
-    moments = _padded_moments(segments, steps + 1)
+    counts = np.array([len(segment) for segment in segments])
+    at_decision = _places(counts)
     columns = {
-        name: torch.zeros(steps, rows, *values.shape[1:], dtype=torch.tensor(values).dtype)
-        for name, values in segments[0].columns()
+        name: torch.from_numpy(_gather(pieces, at_decision))
+        for name, pieces in _columns_of(segments, _PER_DECISION)
     }
-    for row, segment in enumerate(segments):
-        for name, values in segment.columns():
-            columns[name][: len(segment), row] = torch.tensor(values)
-    valid = torch.arange(steps)[:, None] < lengths
+    moments = _padded_moments(segments, _places(counts + 1))
+    steps, rows = at_decision.shape
+    lengths = torch.from_numpy(counts)
+    valid = torch.from_numpy(at_decision > 0)
     at = (lengths - 1) * rows + torch.arange(rows)
+    after = lengths * rows + torch.arange(rows)
     # Ascending in the flattened [T * B] steps, as `Experience.final_at` promises.
     order = at.argsort()
     order = order[~columns["terminated"].flatten()[at[order]]]
@@ -50,55 +55,92 @@ def stack(segments: Sequence[Segment]) -> Experience:
         done=~valid | (torch.arange(steps)[:, None] == lengths - 1),
         sampled=columns["sampled"],
         valid=valid,
-        finals={name: column[lengths[order], order] for name, column in moments.items()},
+        finals={
+            name: column.flatten(0, 1).index_select(0, after[order])
+            for name, column in moments.items()
+        },
         final_at=at[order],
         targets=columns["targets"],
     )
 
 
-def _padded_moments(segments: Sequence[Segment], moments: int) -> dict[str, Tensor]:
-    """[moments, S, ...] for each of `FIELDS`; what no segment fills is padding."""
-    structures = [block.structure for segment in segments for block in segment.blocks]
-    nodes = max(structure.nodes for structure in structures)
-    edges = max(structure.edges for structure in structures)
-    some = segments[0].observations
-    padded = {
-        name: np.zeros((moments, len(segments), *size, *getattr(some, name).shape[axes:]), kind)
-        for names, size, axes, kind in (
-            (("x",), (nodes,), 2, np.float32),
-            (("x_measured", "action_mask"), (nodes,), 2, np.bool_),
-            (("edge_attr",), (edges,), 2, np.float32),
-            (("edge_measured",), (edges,), 2, np.bool_),
-            (("global_features",), (), 1, np.float32),
-            (("global_measured", "model_action_mask"), (), 1, np.bool_),
-        )
-        for name in names
+def _padded_moments(segments: Sequence[Segment], at: Indices) -> dict[str, Tensor]:
+    """[moments, S, ...] for each of `FIELDS`; what no segment fills is padding.
+
+    Args:
+        segments: S of them.
+        at: [moments, S], see `_gather`, counted over the moments of all segments.
+    """
+    blocks = [block for segment in segments for block in segment.blocks]
+    lengths = [len(block) for block in blocks]
+    structures, structure = _structures(blocks)
+    nodes = np.array([0, *(one.nodes for one in structures)])
+    edges = np.array([0, *(one.edges for one in structures)])
+    # The structure of every moment; 0 is padding.
+    number = np.repeat([0, *structure], [1, *lengths])[at]
+    padded = {name: _gather(pieces, at) for name, pieces in _columns_of(blocks, _PER_GRAPH)}
+    for names, sizes in ((_PER_NODE, nodes), (_PER_EDGE, edges)):
+        places = list(_places_of_blocks(segments, lengths, sizes[structure].tolist()))
+        for name, pieces in _columns_of(blocks, names):
+            out = np.zeros((*at.shape, sizes.max(), pieces[0].shape[-1]), pieces[0].dtype)
+            for place, piece in zip(places, pieces, strict=True):
+                out[place] = piece
+            padded[name] = out
+    types = np.zeros((len(nodes), nodes.max()), np.int64)
+    links = np.zeros((len(edges), 2, edges.max()), np.int64)
+    for index, one in enumerate(structures, start=1):
+        types[index, : one.nodes] = one.layer_type
+        links[index, :, : one.edges] = one.edge_index
+    padded |= {
+        "layer_type": types.take(number, axis=0),
+        "edge_index": links.take(number, axis=0),
+        "node_mask": np.arange(nodes.max()) < nodes[number][..., None],
+        "edge_mask": np.arange(edges.max()) < edges[number][..., None],
     }
-    grid = (moments, len(segments))
-    padded["node_mask"] = np.zeros((*grid, nodes), np.bool_)
-    padded["edge_mask"] = np.zeros((*grid, edges), np.bool_)
-    padded["layer_type"] = np.zeros((*grid, nodes), np.int64)
-    padded["edge_index"] = np.zeros((*grid, 2, edges), np.int64)
-    for row, segment in enumerate(segments):
-        start = 0
-        for block in segment.blocks:
-            _fill(padded, slice(start, start + len(block)), row, block)
-            start += len(block)
     return {name: torch.from_numpy(padded[name]) for name in FIELDS}
 
 
-def _fill(padded: Arrays, moments: slice, row: int, block: Observations) -> None:
-    nodes, edges = block.structure.nodes, block.structure.edges
-    for name, column in block.columns():
-        size = nodes if name in _PER_NODE else edges
-        if name in _PER_GRAPH:
-            padded[name][moments, row] = column
-        else:
-            padded[name][moments, row, :size] = column
-    padded["node_mask"][moments, row, :nodes] = True
-    padded["edge_mask"][moments, row, :edges] = True
-    padded["layer_type"][moments, row, :nodes] = block.structure.layer_type
-    padded["edge_index"][moments, row, :, :edges] = block.structure.edge_index
+def _structures(blocks: Sequence[Observations]) -> tuple[Sequence[GraphStructure], list[int]]:
+    """The different structures, and for each block which one is its own, counted from 1."""
+    number: dict[int, int] = {}
+    found = []
+    for block in blocks:
+        if id(block.structure) not in number:
+            found.append(block.structure)
+            number[id(block.structure)] = len(found)
+    return found, [number[id(block.structure)] for block in blocks]
+
+
+def _places_of_blocks(
+    segments: Sequence[Segment], lengths: Sequence[int], sizes: Sequence[int]
+) -> Iterator[tuple[slice, int, slice]]:
+    """For every block its moments, the row of its segment, and its nodes (or edges)."""
+    block = 0
+    for row, segment in enumerate(segments):
+        start = 0
+        for _ in segment.blocks:
+            yield slice(start, start + lengths[block]), row, slice(sizes[block])
+            start += lengths[block]
+            block += 1
+
+
+def _columns_of(
+    pieces: Sequence[Segment] | Sequence[Observations], names: Sequence[str]
+) -> Iterator[tuple[str, tuple[npt.NDArray[Any], ...]]]:
+    """For every name that column of all pieces."""
+    return zip(names, zip(*map(attrgetter(*names), pieces), strict=True), strict=True)
+
+
+def _places(counts: Indices) -> Indices:
+    """[most, S]: where the rows of S pieces of so many rows are, see `_gather`."""
+    step, first = np.arange(counts.max())[:, None], 1 + np.cumsum(counts) - counts
+    return np.where(step < counts, first + step, 0)
+
+
+def _gather(pieces: Sequence[npt.NDArray[Any]], at: Indices) -> npt.NDArray[Any]:
+    """Rows of the pieces, which are laid end to end and counted from 1; 0 is a row of zeros."""
+    blank = np.zeros((1, *pieces[0].shape[1:]), pieces[0].dtype)
+    return np.concatenate([blank, *pieces]).take(at, axis=0)
 
 
 def cut(experience: Experience, version: int) -> Iterator[Segment]:

@@ -1,8 +1,9 @@
 """The action and its distribution: adapt? then where? then what?, as one log-probability."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,25 @@ from tamiyo.policy.segments import segment_log_softmax, segment_max, segment_sum
 __all__ = ["Action", "ActionDistribution"]
 
 WHOLE_MODEL = -1
+
+
+class _PerMode:
+    """A tensor that is computed once for each mode of autograd.
+
+    A plain cached property that is first read without gradients would have none ever after.
+    """
+
+    def __init__(self, compute: Callable[[Any], Tensor]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Tensor:
+        mode = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        known: dict[Any, Tensor] = instance.__dict__.setdefault("_known", {})
+        found = known.get((self, mode))
+        if found is None:
+            found = known[self, mode] = self._compute(instance)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +49,10 @@ class Action:
     """Index of a node within its graph, or -1 for the whole model; -1 where nothing is done."""
     type: Tensor
     """Index into `ACTIONS`; 0 where nothing is done."""
+
+    def to(self, device: torch.device) -> "Action":
+        """The same actions on another device."""
+        return Action(self.adapt.to(device), self.target.to(device), self.type.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,24 +74,24 @@ class ActionDistribution:
     """[N + B, types]."""
     inputs: GraphInputs
 
-    @cached_property
+    @_PerMode
     def target_valid(self) -> Tensor:
         """[N + B]: candidates that can take any action."""
         return self.inputs.legal.any(-1)
 
-    @cached_property
+    @_PerMode
     def can_adapt(self) -> Tensor:
         """[B]: graphs with a legal action."""
         return self._per_graph(self.target_valid.float()) > 0
 
-    @cached_property
+    @_PerMode
     def adapt_log_prob(self) -> Tensor:
         """[B, 2]: log-probabilities of no and yes."""
         both = torch.stack([-self.adapt_logit, self.adapt_logit], dim=-1)
         certain = both.new_tensor([0.0, -torch.inf])
         return torch.where(self.can_adapt[:, None], functional.logsigmoid(both), certain)
 
-    @cached_property
+    @_PerMode
     def target_log_prob(self) -> Tensor:
         """[N + B]: log-softmax over each graph's valid candidates."""
         return segment_log_softmax(
@@ -77,7 +101,7 @@ class ActionDistribution:
             self.inputs.graphs,
         )
 
-    @cached_property
+    @_PerMode
     def type_log_prob(self) -> Tensor:
         """[N + B, types]: log-softmax over each candidate's legal types."""
         legal = self.inputs.legal
@@ -87,14 +111,12 @@ class ActionDistribution:
 
     def mode(self) -> Action:
         """The likeliest choice of each factor in turn."""
-        row = self._segment_argmax(self.target_log_prob)
         adapt = self.adapt_log_prob[:, 1] > self.adapt_log_prob[:, 0]
-        return self._action(adapt, row, self.type_log_prob[row].argmax(-1))
+        return self._action(adapt, *self.greedy_target())
 
     def greedy_target(self) -> tuple[Tensor, Tensor]:
         """Candidate row and type [B] that would be acted on if the answer to *adapt?* is yes."""
-        row = self._segment_argmax(self.target_log_prob)
-        return row, self.type_log_prob[row].argmax(-1)
+        return self._greedy_row, self._greedy_type
 
     @torch.no_grad()
     def sample(self, generator: torch.Generator, exploration: float = 0.0) -> Action:
@@ -116,27 +138,24 @@ class ActionDistribution:
 
     def log_prob(self, action: Action, exploration: float = 0.0) -> Tensor:
         """[B]: joint log-probability of legal actions under the mixture."""
-        yes = action.adapt
         row = self.row_of(action)
-        answer = yes.long()[:, None]
-        adapt = _mix(
-            self.adapt_log_prob.gather(1, answer)[:, 0],
-            self._adapt_uniform.gather(1, answer)[:, 0],
-            exploration,
-        )
-        chosen = action.type[:, None]
-        # Where nothing is done, an illegal row may be looked up: its -inf must not reach the sum.
-        target = _mix(
-            torch.where(yes, self.target_log_prob[row], 0.0),
-            torch.where(yes, self._target_uniform[row], 0.0),
-            exploration,
-        )
-        kind = _mix(
-            torch.where(yes, self.type_log_prob[row].gather(1, chosen)[:, 0], 0.0),
-            torch.where(yes, self._type_uniform[row].gather(1, chosen)[:, 0], 0.0),
-            exploration,
-        )
-        return adapt + torch.where(yes, target + kind, 0.0)
+
+        def factors(adapt: Tensor, target: Tensor, kind: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            # Where nothing is done, an illegal row may be looked up: its -inf must not reach a sum.
+            return (
+                adapt.gather(1, action.adapt.long()[:, None])[:, 0],
+                torch.where(action.adapt, target[row], 0.0),
+                torch.where(action.adapt, kind[row].gather(1, action.type[:, None])[:, 0], 0.0),
+            )
+
+        chosen = factors(self.adapt_log_prob, self.target_log_prob, self.type_log_prob)
+        if exploration:
+            uniform = factors(self._adapt_uniform, self._target_uniform, self._type_uniform)
+            pairs = zip(chosen, uniform, strict=True)
+            adapt, target, kind = (_mix(*pair, exploration) for pair in pairs)
+        else:
+            adapt, target, kind = chosen
+        return adapt + torch.where(action.adapt, target + kind, 0.0)
 
     def entropy(self) -> dict[str, Tensor]:
         """Entropy [B] of `adapt`, `target` and `type`, each over that of a uniform choice.
@@ -159,25 +178,33 @@ class ActionDistribution:
         whole = self.inputs.nodes + graph
         return torch.where(action.target == WHOLE_MODEL, whole, self._first_node + action.target)
 
-    @cached_property
+    @_PerMode
+    def _greedy_row(self) -> Tensor:
+        return self._segment_argmax(self.target_log_prob)
+
+    @_PerMode
+    def _greedy_type(self) -> Tensor:
+        return self.type_log_prob[self._greedy_row].argmax(-1)
+
+    @_PerMode
     def _first_node(self) -> Tensor:
         graphs = self.inputs.graphs
         sizes = torch.bincount(self.inputs.node_graph, minlength=graphs)
         return sizes.cumsum(0) - sizes
 
-    @cached_property
+    @_PerMode
     def _adapt_uniform(self) -> Tensor:
         uncertain = self.adapt_logit.new_full((2,), -math.log(2))
         certain = self.adapt_logit.new_tensor([0.0, -torch.inf])
         return torch.where(self.can_adapt[:, None], uncertain, certain)
 
-    @cached_property
+    @_PerMode
     def _target_uniform(self) -> Tensor:
         choices = self._per_graph(self.target_valid.float()).clamp_min(1.0)
         spread = -choices.log()[self.inputs.candidate_graph]
         return spread.masked_fill(~self.target_valid, -torch.inf)
 
-    @cached_property
+    @_PerMode
     def _type_uniform(self) -> Tensor:
         legal = self.inputs.legal
         choices = legal.sum(-1, keepdim=True).clamp_min(1).to(self.type_score.dtype)

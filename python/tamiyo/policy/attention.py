@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tamiyo.policy.segments import segment_softmax, segment_sum
+from tamiyo.policy.segments import segment_attention, segment_sum
 
 __all__ = ["FlatGATv2", "FlatGCN", "gcn_weights"]
 
@@ -55,15 +55,13 @@ class FlatGATv2(nn.Module):
         """
         source, target = edge_index
         shape = (-1, self.heads, self.out_channels)
-        sent = self.lin_l(x)[source]
-        received = self.lin_r(x)[target]
+        sent = self.lin_l(x).index_select(0, source)
+        received = self.lin_r(x).index_select(0, target)
         mixed = functional.leaky_relu(
-            sent + received + self.lin_edge(edge_attr), self.negative_slope
+            torch.addmm(sent + received, edge_attr, self.lin_edge.weight.T), self.negative_slope
         )
         scores = (mixed.view(shape) * self.att).sum(-1)
-        weights = segment_softmax(scores, target, len(x))
-        messages = (sent.view(shape) * weights.unsqueeze(-1)).flatten(1)
-        return segment_sum(messages, target, len(x)) + self.bias
+        return segment_attention(sent.view(shape), scores, target, len(x)).flatten(1) + self.bias
 
 
 class FlatGCN(nn.Module):
@@ -80,18 +78,19 @@ class FlatGCN(nn.Module):
         """Normalised sum over neighbours and the node itself, with weights of `gcn_weights`."""
         source, target = edge_index
         hidden: Tensor = self.lin(x)
-        own = hidden * self_weight[:, None]
-        messages = hidden[source] * edge_weight[:, None]
-        return own.index_add(0, target, messages) + self.bias
+        own = torch.addcmul(self.bias, hidden, self_weight)
+        messages = hidden.index_select(0, source) * edge_weight
+        return own.index_add_(0, target, messages)
 
 
 def gcn_weights(edge_index: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
     """Symmetric normalisation with one added self-loop per node.
 
     Returns:
-        Weights of the edges [E], and of the added self-loops [N].
+        Weights of the edges [E, 1], and of the added self-loops [N, 1].
     """
     source, target = edge_index
     ones = torch.ones(len(target), device=target.device)
     scale = (segment_sum(ones, target, nodes) + 1.0).rsqrt()
-    return scale[source] * scale[target], scale.square()
+    ends = scale.index_select(0, source) * scale.index_select(0, target)
+    return ends.unsqueeze(-1), scale.square().unsqueeze(-1)

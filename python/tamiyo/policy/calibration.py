@@ -1,9 +1,13 @@
 """Temperatures that turn what a head says into frequencies (Guo et al. 2017, arXiv:1706.04599)."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-__all__ = ["Calibration", "tempered"]
+from torch import Tensor
+
+__all__ = ["Calibrated", "Calibration", "calibrated", "tempered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +29,30 @@ class Calibration:
                 raise ValueError(f"a temperature must be positive, not {temperature}")
 
 
-def tempered(probability: float, temperature: float) -> float:
-    """The probability whose logit is that of `probability` divided by the temperature."""
-    if probability <= 0.0 or probability >= 1.0:
-        return probability
-    logit = math.log(probability) - math.log1p(-probability)
-    return 1.0 / (1.0 + math.exp(-logit / temperature))
+class Calibrated(NamedTuple):
+    """What the thresholds of a decision act on, each [B] and in double precision."""
+
+    confidence: Tensor
+    """That an adaptation helps; less a share of the uncertainty where that was asked for."""
+    safety: Tensor
+
+
+def calibrated(outputs: Mapping[str, Any], calibration: Calibration) -> Calibrated:
+    """Calibrated probabilities of B graphs.
+
+    Args:
+        outputs: Of `EnhancedTamiyoPolicyGNN.forward`. Where they have an uncertainty, their
+            `epistemic_confidence` was calibrated by the network itself.
+        calibration: The network's.
+    """
+    confidence = outputs.get("epistemic_confidence")
+    if confidence is None:
+        confidence = tempered(outputs["adaptation_prob"], calibration.adapt_temperature)
+    return Calibrated(
+        confidence.double(), tempered(outputs["safety_score"], calibration.safety_temperature)
+    )
+
+
+def tempered(probability: Tensor, temperature: float) -> Tensor:
+    """Probabilities, in double precision, whose logits are those given over the temperature."""
+    return (probability.double().logit() / temperature).sigmoid()

@@ -13,14 +13,20 @@ from torch import Tensor
 
 from tamiyo.graph.schema import ACTIONS, LAYER_TYPES, SCHEMA_VERSION
 
-__all__ = ["CheckpointError", "read_checkpoint", "write_checkpoint"]
+__all__ = ["CheckpointError", "read_checkpoint", "shipped", "write_checkpoint"]
 
 FORMAT = "tamiyo-policy"
 WEIGHTS, MANIFEST = "policy.safetensors", "policy.json"
+PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the text says why."""
+
+
+def shipped() -> Path | None:
+    """Folder of the checkpoint that comes with the package; `None` where none does."""
+    return PRETRAINED if (PRETRAINED / MANIFEST).is_file() else None
 
 
 def write_checkpoint(

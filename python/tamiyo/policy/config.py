@@ -25,7 +25,8 @@ class PolicyConfig(BaseModel):
     node_feature_dim: int = Field(default=NODE_DIM, ge=NODE_DIM, le=NODE_DIM)
     edge_feature_dim: int = Field(default=EDGE_DIM, ge=EDGE_DIM, le=EDGE_DIM)
     hidden_dim: Count = 128
-    num_gnn_layers: Count = 4
+    num_gnn_layers: int = Field(default=4, ge=0)
+    """Without any, layers are judged by themselves and by what all have in common."""
     num_attention_heads: Count = 4
     attention_dropout: float = Field(default=0.1, ge=0, lt=1)
     """Dropout of the uncertainty path; nothing else in the network drops anything."""

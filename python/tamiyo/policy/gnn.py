@@ -1,7 +1,8 @@
 """The learned policy: a graph network that says whether, where and how to adapt."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,9 +10,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from tamiyo.contracts import AdaptationDecision
+from tamiyo.contracts import AdaptationDecision, AdaptationType
 from tamiyo.graph import ModelGraphState
-from tamiyo.graph.schema import SCHEMA_VERSION
+from tamiyo.graph.schema import ACTIONS, SCHEMA_VERSION
 from tamiyo.policy.actions import ActionDistribution
 from tamiyo.policy.calibration import Calibration
 from tamiyo.policy.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
@@ -19,6 +20,7 @@ from tamiyo.policy.config import PolicyConfig
 from tamiyo.policy.heads import Heads, sample_unit_masks
 from tamiyo.policy.inputs import GraphInputs
 from tamiyo.policy.judgement import Judge
+from tamiyo.policy.legality import narrowed
 from tamiyo.policy.proposal import make_budget
 from tamiyo.policy.protocol import Verdict
 from tamiyo.policy.trunk import Trunk
@@ -41,6 +43,8 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
     """
 
     name = "gnn"
+    offered: Tensor
+    """[types], bool: adaptations that were ever legal in training; none where that is unknown."""
 
     def __init__(self, policy_config: PolicyConfig | None = None) -> None:
         super().__init__()
@@ -49,6 +53,9 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
         self.heads = Heads(self.config.hidden_dim)
         self.calibration = Calibration()
         self.budget = make_budget(self.config)
+        self.training_notes: Mapping[str, Any] = {}
+        """How the loaded weights came to be: what `save_pretrained` was told."""
+        self.register_buffer("offered", _offered(()), persistent=False)
         self._identity = UNTRAINED
         for module in self.trunk.modules():
             if isinstance(module, nn.Linear):
@@ -75,7 +82,8 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
         nothing touches the global random state.
 
         Args:
-            data: PyG `Data` or `Batch` as `ModelGraphBuilder` makes them.
+            data: PyG `Data` or `Batch` as `ModelGraphBuilder` makes them, or what was unpacked
+                from them.
             uncertainty: Also give `uncertainty` and `epistemic_confidence`.
             generator: Source of the dropout masks; by default a fresh one with the configured seed.
 
@@ -89,7 +97,9 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
             `uncertainty` also `uncertainty` [B] in [0, 1] and `epistemic_confidence` [B], the mean
             calibrated probability of *adapt?* less `epistemic_weight` times the uncertainty.
         """
-        inputs = GraphInputs.from_data(data)
+        inputs = data if isinstance(data, GraphInputs) else GraphInputs.from_data(data)
+        if self.training and torch.is_grad_enabled():
+            self.offered |= inputs.legal.any(0)
         candidates, graph = self.trunk(inputs)
         units = self.heads.units(candidates, graph, inputs.candidate_graph)
         raw = self.heads.outputs(units)
@@ -124,6 +134,17 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
         Raises:
             ValueError: the state was built under another schema version than this network reads.
         """
+        verdict = self.consider(state)
+        if verdict.decision is not None:
+            self.budget.charge(verdict.decision, state.epoch)
+        return verdict
+
+    def consider(self, state: ModelGraphState) -> Verdict:
+        """What `decide` would say; the budget is looked at, but not charged.
+
+        Raises:
+            ValueError: the state was built under another schema version than this network reads.
+        """
         if state.schema_version != SCHEMA_VERSION:
             raise ValueError(
                 f"the graph has schema version {state.schema_version}, "
@@ -138,12 +159,10 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
             # `to` on PyG's data works in place, and the state is not ours to move.
             data = data.clone().to(device)
         with torch.inference_mode():
-            outputs = self(data, uncertainty=self.config.enable_uncertainty)
-        judge = Judge(self.name, self.version, self.config, self.calibration, self.budget)
-        verdict = judge.verdict(state, outputs)
-        if verdict.decision is not None:
-            self.budget.charge(verdict.decision, state.epoch)
-        return verdict
+            inputs = narrowed(GraphInputs.from_data(data), state, self.offered)
+            outputs = self(inputs, uncertainty=self.config.enable_uncertainty)
+            judge = Judge(self.name, self.version, self.config, self.calibration, self.budget)
+            return judge.verdict(state, outputs)
 
     def make_decision(self, state: ModelGraphState) -> AdaptationDecision | None:
         """The decision of `decide`, or `None`."""
@@ -154,7 +173,11 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
 
         Args:
             directory: Where to; made when absent.
-            training: How the weights came to be (command, seed, data), as JSON values.
+            training: How the weights came to be (command, seed, data), as JSON values; with
+                `layer_types`, the names in `tamiyo.graph.schema.LAYER_TYPES` of the layers that
+                were trained on, without which no state counts as familiar. `adaptations`, the types
+                that the network had to choose from, is added where it is known: others are not
+                legal for the loaded policy.
 
         Returns:
             The version that the loaded policy will carry.
@@ -167,7 +190,7 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
         metadata = {
             "config": self.config.model_dump(mode="json"),
             "calibration": asdict(self.calibration),
-            "training": dict(training),
+            "training": {**self._adaptations(), **training},
         }
         return _version(write_checkpoint(Path(directory), self.state_dict(), metadata))
 
@@ -189,13 +212,22 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
         try:
             config = policy_config or PolicyConfig.model_validate(manifest.get("config"))
             calibration = Calibration(**manifest.get("calibration", {}))
-            policy = cls(config)
-            policy.load_state_dict(tensors)
+            # Nothing is drawn: the random numbers of this process belong to whoever trains here.
+            with torch.device("meta"):
+                policy = cls(config)
+            policy.load_state_dict(tensors, assign=True)
+            notes = dict(manifest.get("training", {}))
+            policy.offered = _offered(notes.get("adaptations", ()))
         except (ValidationError, ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(f"{directory} does not fit this policy: {error}") from None
         policy.calibration = calibration
+        policy.training_notes = notes
         policy._identity = _version(manifest["sha256"])
         return policy.eval()
+
+    def _adaptations(self) -> dict[str, list[str]]:
+        chosen = self.offered.nonzero()[:, 0].tolist()
+        return {"adaptations": [ACTIONS[index].value for index in chosen]} if chosen else {}
 
     def _uncertainty(
         self,
@@ -203,20 +235,32 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
         distribution: ActionDistribution,
         generator: torch.Generator | None,
     ) -> dict[str, Tensor]:
+        config = self.config
+        shape = config.uncertainty_samples, len(SAMPLED_HEADS) * config.hidden_dim
         if generator is None:
-            generator = torch.Generator().manual_seed(self.config.uncertainty_seed)
-        drawn = sample_unit_masks(
-            self.config.uncertainty_samples,
-            len(SAMPLED_HEADS) * self.config.hidden_dim,
-            self.config.attention_dropout,
-            generator,
-        ).to(self.trunk.whole_model.device)
+            drawn = _seeded_masks(*shape, config.attention_dropout, config.uncertainty_seed)
+        else:
+            drawn = sample_unit_masks(*shape, config.attention_dropout, generator)
+        drawn = drawn.to(self.trunk.whole_model.device)
         masks = dict(zip(SAMPLED_HEADS, drawn.chunk(len(SAMPLED_HEADS), dim=1), strict=True))
         spread, mean = action_uncertainty(
             self.heads, units, distribution, masks, self.calibration.adapt_temperature
         )
-        confidence = (mean - self.config.epistemic_weight * spread).clamp(0.0, 1.0)
+        confidence = (mean - config.epistemic_weight * spread).clamp(0.0, 1.0)
         return {"uncertainty": spread, "epistemic_confidence": confidence}
+
+
+def _offered(adaptations: Iterable[str]) -> Tensor:
+    known = {AdaptationType(name) for name in adaptations}
+    return torch.tensor([action in known for action in ACTIONS])
+
+
+@lru_cache(maxsize=8)
+def _seeded_masks(samples: int, width: int, dropout: float, seed: int) -> Tensor:
+    # Tensors that were made in inference mode could not be used in training later.
+    with torch.inference_mode(mode=False):
+        generator = torch.Generator().manual_seed(seed)
+        return sample_unit_masks(samples, width, dropout, generator)
 
 
 def _version(digest: str) -> str:

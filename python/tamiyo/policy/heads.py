@@ -57,7 +57,7 @@ class Head(nn.Module):
         """Hidden units [R, D] of the rows, with the embedding of each row's graph."""
         hidden: Tensor = self.first(rows)
         if self.context is not None and graph is not None and row_graph is not None:
-            hidden = hidden + self.context(graph)[row_graph]
+            hidden = hidden + self.context(graph).index_select(0, row_graph)
         return functional.silu(hidden)
 
     def sampled(self, units: Tensor, masks: Tensor) -> Tensor:

@@ -67,7 +67,9 @@ class GraphInputs:
 class MaskedNormalizer(nn.Module):
     """Standardises measured values and appends the mask; a missing value becomes 0.
 
-    The statistics are buffers, so that they are frozen into a checkpoint.
+    The statistics are buffers, so that they are frozen into a checkpoint. A column that was never
+    measured when they were fitted has an infinite scale, and counts as missing from then on: what
+    the network would make of it was never trained.
 
     Args:
         columns: Number of columns F.
@@ -85,14 +87,19 @@ class MaskedNormalizer(nn.Module):
 
     def forward(self, values: Tensor, measured: Tensor) -> Tensor:
         """[R, F] and its mask to [R, 2F]."""
+        known = self.known(measured)
         standard = ((values - self.mean) / self.scale).clamp(-self.limit, self.limit)
-        return torch.cat([standard.masked_fill(~measured, 0.0), measured.to(values.dtype)], dim=-1)
+        return torch.cat([standard.masked_fill(~known, 0.0), known.to(values.dtype)], dim=-1)
+
+    def known(self, measured: Tensor) -> Tensor:
+        """Which of the measured values [R, F] the network can make something of."""
+        return measured & (self.scale < torch.inf)
 
     @torch.no_grad()
     def fit(self, values: Tensor, measured: Tensor) -> None:
         """Take mean and deviation per column from the measured values among [R, F].
 
-        A column with fewer than two measured values, or a constant one, is only centred.
+        A column with a single measured value, or a constant one, is only centred.
         """
         count = measured.sum(0)
         kept = values.masked_fill(~measured, 0.0)
@@ -100,4 +107,5 @@ class MaskedNormalizer(nn.Module):
         variance = ((kept - mean).masked_fill(~measured, 0.0).square()).sum(0)
         deviation = (variance / (count - 1).clamp_min(1)).sqrt()
         self.mean.copy_(mean)
-        self.scale.copy_(torch.where((count > 1) & (deviation > 1e-6), deviation, 1.0))
+        scale = torch.where((count > 1) & (deviation > 1e-6), deviation, 1.0)
+        self.scale.copy_(scale.masked_fill(count == 0, torch.inf))

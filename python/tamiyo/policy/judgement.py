@@ -1,7 +1,8 @@
 """From the network's outputs for one graph to a verdict: the checks a decision has to pass."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,12 +11,47 @@ from tamiyo.graph import ModelGraphState
 from tamiyo.graph.schema import ACTIONS
 from tamiyo.policy.actions import Action, ActionDistribution
 from tamiyo.policy.budget import DecisionBudget
-from tamiyo.policy.calibration import Calibration, tempered
+from tamiyo.policy.calibration import Calibration, calibrated
 from tamiyo.policy.config import PolicyConfig
 from tamiyo.policy.proposal import Proposal, budget_checks, to_decision
 from tamiyo.policy.protocol import Check, Verdict, explain, first_failure
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "Threshold", "thresholds"]
+
+
+class Threshold(NamedTuple):
+    """One condition on the network's outputs for B graphs."""
+
+    name: str
+    value: Tensor
+    """[B]."""
+    limit: float
+    passed: Tensor
+    """[B], bool."""
+
+
+def thresholds(
+    outputs: Mapping[str, Any], config: PolicyConfig, calibration: Calibration
+) -> tuple[Threshold, ...]:
+    """What the network has to be sure of to decide, for B graphs at once.
+
+    A decision about a graph passes all of them; a value that is not finite passes none.
+
+    Args:
+        outputs: Of `EnhancedTamiyoPolicyGNN.forward`, with `uncertainty` where that is enabled.
+        config: The limits.
+        calibration: What their scale is.
+    """
+    confidence, safety = calibrated(outputs, calibration)
+    least, floor = config.adaptation_confidence_threshold, 1.0 - config.safety_margin
+    found = (
+        Threshold("confidence", confidence, least, confidence >= least),
+        Threshold("safety", safety, floor, safety >= floor),
+    )
+    if not config.enable_uncertainty:
+        return found
+    spread, limit = outputs["uncertainty"].double(), config.uncertainty_threshold
+    return (*found, Threshold("uncertainty", spread, limit, spread <= limit))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +78,15 @@ class Judge:
         if not bool(distribution.can_adapt):
             return Verdict(None, "no legal action", (Check("legal", False, 0, 1),))
         if not _all_finite(distribution, outputs):
-            return Verdict(None, "the network's outputs are not finite")
-        numbers = self._numbers(outputs)
+            unusable = (Check("finite", False, 0, 1),)
+            return Verdict(None, "the network's outputs are not finite", unusable)
+        conditions = thresholds(outputs, self.config, self.calibration)
+        checks = tuple(
+            Check(one.name, bool(one.passed), float(one.value), one.limit) for one in conditions
+        )
+        numbers = _numbers(outputs) | {check.name: check.value for check in checks}
         proposal = _proposal(state, distribution, numbers)
         numbers |= {"target": list(proposal.target), "adaptation": proposal.adaptation.value}
-        checks = self._checks(numbers)
         failed = first_failure(checks)
         if failed is not None:
             return Verdict(None, explain(failed), checks, numbers)
@@ -59,31 +99,15 @@ class Judge:
             return Verdict(None, explain(failed), checks, numbers)
         return Verdict(decision, decision.reason, checks, numbers)
 
-    def _numbers(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """The outputs as plain numbers, with the calibrated `confidence` and `safety`."""
-        numbers: dict[str, Any] = {
-            name: float(value)
-            for name, value in outputs.items()
-            if isinstance(value, Tensor) and value.shape == (1,) and name != "layer_priority"
-        }
-        numbers |= {name: float(value) for name, value in outputs["temporal_analysis"].items()}
-        calibrated = tempered(numbers["adaptation_prob"], self.calibration.adapt_temperature)
-        numbers["confidence"] = numbers.get("epistemic_confidence", calibrated)
-        numbers["safety"] = tempered(numbers["safety_score"], self.calibration.safety_temperature)
-        return numbers
 
-    def _checks(self, numbers: dict[str, Any]) -> tuple[Check, ...]:
-        config = self.config
-        confidence, safety = numbers["confidence"], numbers["safety"]
-        threshold, floor = config.adaptation_confidence_threshold, 1.0 - config.safety_margin
-        checks: tuple[Check, ...] = (
-            Check("confidence", confidence >= threshold, confidence, threshold),
-            Check("safety", safety >= floor, safety, floor),
-        )
-        if config.enable_uncertainty:
-            spread, limit = numbers["uncertainty"], config.uncertainty_threshold
-            checks += (Check("uncertainty", spread <= limit, spread, limit),)
-        return checks
+def _numbers(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The outputs for one graph as plain numbers."""
+    numbers: dict[str, Any] = {
+        name: float(value)
+        for name, value in outputs.items()
+        if isinstance(value, Tensor) and value.shape == (1,) and name != "layer_priority"
+    }
+    return numbers | {name: float(value) for name, value in outputs["temporal_analysis"].items()}
 
 
 def _proposal(

@@ -8,17 +8,10 @@ from tamiyo.contracts import AdaptationDecision, AdaptationType
 from tamiyo.graph import ModelGraphState
 from tamiyo.policy.budget import DecisionBudget
 from tamiyo.policy.config import PolicyConfig
+from tamiyo.policy.prescription import prescribe
 from tamiyo.policy.protocol import Check
 
-__all__ = ["DEFAULT_PARAMETERS", "Proposal", "budget_checks", "make_budget", "to_decision"]
-
-DEFAULT_PARAMETERS: Mapping[AdaptationType, Mapping[str, float | str]] = {
-    AdaptationType.REINITIALIZE: {"scope": "dormant"},
-    AdaptationType.CHANGE_ACTIVATION: {"to": "leaky_relu"},
-    AdaptationType.SCALE_LEARNING_RATE: {"factor": 0.1},
-    AdaptationType.RESTORE: {"learning_rate_factor": 0.5},
-}
-"""Parameters of the adaptations that need some; the host has defaults for the others."""
+__all__ = ["Proposal", "budget_checks", "make_budget", "to_decision"]
 
 NAMESPACE = uuid5(NAMESPACE_URL, "tamiyo:decision")
 
@@ -32,6 +25,7 @@ class Proposal:
     """Layer ids; empty means the whole model."""
     reason: str
     parameters: Mapping[str, float | str] = field(default_factory=dict)
+    """What the adaptation needs; where the policy leaves it open, `prescribe` fills it in."""
     confidence: float = 1.0
     urgency: float = 0.0
     risk: float | None = None
@@ -58,7 +52,9 @@ def to_decision(
     """
     if state.topology is None:
         raise ValueError("a decision needs a topology: nothing else says which run it is for")
-    parameters = dict(proposal.parameters or DEFAULT_PARAMETERS.get(proposal.adaptation, {}))
+    parameters = dict(proposal.parameters)
+    if not parameters:
+        parameters = prescribe(proposal.adaptation, proposal.target, state)
     target = ",".join(map(str, proposal.target))
     identity = f"{state.topology.run}\n{state.step}\n{policy}\n{version}\n{target}\n"
     identity += f"{proposal.adaptation} {sorted(parameters.items())}"

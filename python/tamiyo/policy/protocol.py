@@ -30,11 +30,15 @@ class Verdict:
     """Every condition that was looked at, passed or not."""
     outputs: Mapping[str, Any] = field(default_factory=dict)
     """The raw numbers behind it, as plain Python values."""
+    pressing: bool = False
+    """Whether something was seen that the next state may confirm."""
+    passed_over: Mapping[str, str] = field(default_factory=dict)
+    """By name the policies that were asked as well, and why they did not decide."""
 
     @property
     def quiet(self) -> bool:
-        """Whether there was nothing to decide on, not even a condition to look at."""
-        return self.decision is None and not self.checks
+        """Whether nothing was decided, and nothing seen that calls for a decision soon."""
+        return self.decision is None and not self.pressing
 
 
 @runtime_checkable

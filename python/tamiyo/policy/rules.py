@@ -16,7 +16,7 @@ from tamiyo.policy.proposal import Proposal, budget_checks, make_budget, to_deci
 from tamiyo.policy.protocol import Check, Verdict, explain, first_failure
 from tamiyo.policy.symptoms import Symptom, SymptomFinder
 
-__all__ = ["RULES", "Cure", "Rule", "RulesPolicy"]
+__all__ = ["RULES", "Cure", "Diagnosis", "Rule", "RulesPolicy"]
 
 Place: TypeAlias = tuple[int, ...] | None
 """Layers to adapt; `None` stands for the whole model, an empty tuple for nowhere."""
@@ -112,12 +112,26 @@ RULES = (
 """In order of urgency; of those that find their symptom, the first one that can act does."""
 
 
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What the rules would do about a state, and what they remember if it is done."""
+
+    verdict: Verdict
+    culprit: tuple[str, int | None] | None = None
+    """The rule and the layer that a decision is about."""
+    next_cure: int = 0
+    """Index into the rule's cures of the one to try after this."""
+    seen_step: int = -1
+    """Optimiser step of the evidence."""
+
+
 @dataclass
 class _RunMemory:
     history: LossHistory = field(default_factory=LossHistory)
     decided_step: int | None = None
-    verdict: Verdict | None = None
-    """The last verdict with a decision."""
+    """When this run was last decided about, by the rules or by somebody else."""
+    diagnosis: Diagnosis | None = None
+    """The rules' own decision at that step."""
     sightings: dict[str, tuple[int | None, int, int]] = field(default_factory=dict)
     """By rule: the culprit, on how many distinct steps it was seen in a row, and the last one."""
     tried: dict[tuple[str, int | None], tuple[int, int]] = field(default_factory=dict)
@@ -162,21 +176,43 @@ class RulesPolicy:
 
     def decide(self, state: ModelGraphState) -> Verdict:
         """A decision or none, with the reason; asked again at the same step it answers the same."""
-        if state.topology is None:
-            return Verdict(None, "no topology: it is not known what may be done to which layer")
-        memory = self._recall(state.topology.run, state.step)
-        if memory.verdict is not None and memory.decided_step == state.step:
-            return memory.verdict
-        memory.history.take(state.metrics)
-        verdict = self._diagnose(state, self._evidence(state, state.topology, memory), memory)
-        if verdict.decision is not None:
-            memory.verdict, memory.decided_step = verdict, state.step
-            self.budget.charge(verdict.decision, state.epoch)
-        return verdict
+        diagnosis = self.diagnose(state)
+        if diagnosis.verdict.decision is not None:
+            self.budget.charge(diagnosis.verdict.decision, state.epoch)
+            self.note_decision(state, diagnosis)
+        return diagnosis.verdict
 
     def make_decision(self, state: ModelGraphState) -> AdaptationDecision | None:
         """The decision of `decide`, or `None`."""
         return self.decide(state).decision
+
+    def diagnose(self, state: ModelGraphState) -> Diagnosis:
+        """What the rules would do; they remember what was seen, but nothing counts as done.
+
+        Show them every state in order, also where somebody else decides: symptoms have to persist.
+        """
+        if state.topology is None:
+            nothing = "no topology: it is not known what may be done to which layer"
+            return Diagnosis(Verdict(None, nothing))
+        memory = self._recall(state.topology.run, state.step)
+        if memory.diagnosis is not None and memory.decided_step == state.step:
+            return memory.diagnosis
+        memory.history.take(state.metrics)
+        return self._diagnose(state, self._evidence(state, state.topology, memory), memory)
+
+    def note_decision(self, state: ModelGraphState, diagnosis: Diagnosis | None = None) -> None:
+        """Remember that the run is about to be changed, so that older readings count no more.
+
+        Args:
+            state: What was decided on; it has a topology.
+            diagnosis: The rules' own one, if that was followed: its cure then counts as tried.
+        """
+        if state.topology is None:
+            raise ValueError("a decision needs a topology: nothing else says which run it is for")
+        memory = self._recall(state.topology.run, state.step)
+        memory.decided_step, memory.diagnosis = state.step, diagnosis
+        if diagnosis is not None and diagnosis.culprit is not None:
+            memory.tried[diagnosis.culprit] = diagnosis.next_cure, diagnosis.seen_step
 
     def _recall(self, run: str, step: int) -> _RunMemory:
         memory = self._memory.setdefault(run, _RunMemory())
@@ -192,18 +228,21 @@ class RulesPolicy:
         after = -1 if decided is None else decided + self.config.decision_ttl_steps
         return Evidence(state, topology, memory.history, after)
 
-    def _diagnose(self, state: ModelGraphState, evidence: Evidence, memory: _RunMemory) -> Verdict:
+    def _diagnose(
+        self, state: ModelGraphState, evidence: Evidence, memory: _RunMemory
+    ) -> Diagnosis:
         findings = [(rule, rule.find(evidence)) for rule in RULES]
         counts = {rule.name: memory.sighted(rule, symptom) for rule, symptom in findings}
         seen = [(rule, symptom) for rule, symptom in findings if symptom is not None]
         outputs = {rule.name: asdict(symptom) for rule, symptom in seen}
         checks = tuple(_persistence(rule, counts[rule.name]) for rule, _ in seen)
         if not seen:
-            return Verdict(None, "no rule found a symptom")
+            return Diagnosis(Verdict(None, "no rule found a symptom"))
         for rule, symptom in seen:
             if counts[rule.name] < rule.patience:
                 # What is less urgent may be its consequence, and waits until it is confirmed.
-                return Verdict(None, f"{rule.name} seen, not yet persistent", checks, outputs)
+                waiting = f"{rule.name} seen, not yet persistent"
+                return Diagnosis(Verdict(None, waiting, checks, outputs, pressing=True))
             proposal, following = _propose(state, evidence, rule, symptom, memory)
             if proposal is None:
                 continue
@@ -213,11 +252,12 @@ class RulesPolicy:
             checks += budget_checks(self.budget, decision, state.epoch)
             failed = first_failure(checks[-2:])
             if failed is not None:
-                return Verdict(None, f"{rule.name}: {explain(failed)}", checks, outputs)
-            memory.tried[rule.name, symptom.layer] = following, symptom.step
-            return Verdict(decision, decision.reason, checks, outputs)
-        names = ", ".join(rule.name for rule, _ in seen)
-        return Verdict(None, f"nothing left to try: {names}", checks, outputs)
+                reason = f"{rule.name}: {explain(failed)}"
+                return Diagnosis(Verdict(None, reason, checks, outputs, pressing=True))
+            verdict = Verdict(decision, decision.reason, checks, outputs, pressing=True)
+            return Diagnosis(verdict, (rule.name, symptom.layer), following, symptom.step)
+        exhausted = "nothing left to try: " + ", ".join(rule.name for rule, _ in seen)
+        return Diagnosis(Verdict(None, exhausted, checks, outputs, pressing=True))
 
 
 def _persistence(rule: Rule, count: int) -> Check:

@@ -13,10 +13,12 @@ from tamiyo.contracts import (
     AdaptationType,
     ModelTopology,
     Outcome,
+    SignalBatch,
     Topic,
     WireError,
 )
 from tamiyo.graph import ModelGraphBuilder, ModelGraphState
+from tamiyo.graph.builder import newest_moment
 from tamiyo.oona import BusFullError, OonaClient
 from tamiyo.policy import DecisionPolicy, Verdict
 from tamiyo.service.journal import DecisionJournal
@@ -37,6 +39,8 @@ class CycleStats:
     cycles: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     """Cycles by outcome: `decided`, `held` or `blocked`."""
+    deciders: Counter[str] = field(default_factory=Counter)
+    """Published decisions by the policy that made them."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """Results of decisions by outcome."""
     refused_results: int = 0
@@ -45,7 +49,10 @@ class CycleStats:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
-        return {**vars(self), "verdicts": dict(self.verdicts), "outcomes": dict(self.outcomes)}
+        return {
+            name: dict(value) if isinstance(value, Counter) else value
+            for name, value in vars(self).items()
+        }
 
 
 class DecisionCycle:
@@ -88,7 +95,7 @@ class DecisionCycle:
         batch = await self._collector.get_recent_signals(SIGNALS_PER_CYCLE)
         if batch.topology is None or (not len(batch) and not batch.metrics):
             return None
-        state = self._builder.build_model_graph(batch)
+        state = self._build(batch, batch.topology.run)
         verdict = self._policy.decide(state)
         self._act_on(verdict, state)
         seconds = time.perf_counter() - started
@@ -113,6 +120,16 @@ class DecisionCycle:
         if decision is not None and result.outcome in (Outcome.REFUSED, Outcome.EXPIRED):
             self._policy.budget.release(decision)
 
+    def _build(self, batch: SignalBatch, run: str) -> ModelGraphState:
+        """The graph of a run, with what of the policy's budget is left to it."""
+        step, epoch = newest_moment(batch)
+        budget = self._policy.budget
+        return self._builder.build_model_graph(
+            batch,
+            budget_used=budget.spent(run, step, epoch) / budget.max_per_epoch,
+            steps_since_adaptation=budget.steps_since(run, step),
+        )
+
     def _act_on(self, verdict: Verdict, state: ModelGraphState) -> None:
         decision = verdict.decision
         if decision is None or decision.decision_id in self._open:
@@ -135,6 +152,7 @@ class DecisionCycle:
             self._write("unpublished", decision_id=decision.decision_id)
             log.warning("no room on the bus for decision %s", decision.decision_id)
             return
+        self.stats.deciders[decision.policy] += 1
         self._open[decision.decision_id] = decision
 
     def _forget_unanswered(self, step: int) -> None:
@@ -156,7 +174,10 @@ class DecisionCycle:
             decision=decision.model_dump(mode="json"),
             checks=verdict.checks,
             outputs=verdict.outputs,
+            passed_over=verdict.passed_over,
             layers=dict(batch.layers or {}),
+            budget_used=state.global_metrics["budget_used"],
+            steps_since_adaptation=state.global_metrics["steps_since_adaptation"],
             metrics=[metrics.model_dump(mode="json") for metrics in batch.metrics],
         )
 

@@ -152,6 +152,33 @@ def test_recycling_needs_a_measurement_and_something_dormant(loop):
         ACTIONS["reinitialize"].apply(context, (0,), REINIT)
 
 
+@pytest.mark.parametrize(
+    ("kind", "dormant", "scale", "recycled"),
+    [
+        ("mlp", {3}, 1.0, {3}),
+        ("mlp", set(), 1.0, set(range(16))),
+        ("mlp", {3}, 100.0, set(range(16))),
+        ("conv", set(), 1.0, None),
+        ("conv", {1}, 1.0, {1}),
+        ("conv", {1}, 100.0, None),
+    ],
+)
+def test_recycling_takes_what_is_dormant_and_all_if_needed(loop, kind, dormant, scale, recycled):
+    run = loop(kind)
+    context = context_of(run)
+    module = run.model.get_submodule("0")
+    with torch.no_grad():
+        module.weight.mul_(scale)
+        # A norm that counts biases would not tell large weights from closed units.
+        module.bias.fill_(-50.0)
+    layer = activity(context, "0", dormant)
+    before = module.weight.detach().clone()
+    needed = {"threshold": 0.025, "scope": "as_needed", "too_large": 6.0}
+    ACTIONS["reinitialize"].apply(context, (layer,), needed)
+    changed = (module.weight != before).flatten(1).any(dim=1).nonzero()[:, 0].tolist()
+    assert set(changed) == (set(range(len(before))) if recycled is None else recycled)
+
+
 def test_dormancy_is_relative_to_the_layer():
     assert dormant_units(torch.tensor([1.0, 0.02, 1.0]), 0.025).tolist() == [False, False, False]
     assert dormant_units(torch.tensor([1.0, 0.01, 1.0]), 0.025).tolist() == [False, True, False]

@@ -39,8 +39,11 @@ class Reinitialize(Action):
     type = AdaptationType.REINITIALIZE
     rules: ClassVar[Mapping[str, ParameterRule]] = {
         "threshold": Number(0, 1, default=0.025),
-        "scope": Choice(("dormant", "all"), default="dormant"),
+        "scope": Choice(("dormant", "all", "as_needed"), default="dormant"),
+        "too_large": Number(1, 1e6, default=1e6),
     }
+    """`as_needed` takes all units of a layer that has no dormant one, or whose root-mean-square
+    weight times the root of its number of inputs is `too_large`; of others the dormant ones."""
 
     def applies_to(self, layers: Layers, layer_id: int) -> bool:
         """Whether it has units and everything that reads them is known."""
@@ -50,14 +53,7 @@ class Reinitialize(Action):
         self, context: Context, target: Sequence[int], parameters: Mapping[str, float | str]
     ) -> Undo:
         """See `Action.apply`."""
-        layers = context.layers
-        chosen: dict[int, torch.Tensor] = {}
-        for layer_id in target:
-            if parameters["scope"] == "all":
-                units = units_made(layers.module(layer_id)) or 0
-                chosen[layer_id] = torch.ones(units, dtype=torch.bool)
-            else:
-                chosen[layer_id] = _dormant(context, layer_id, float(parameters["threshold"]))
+        chosen = {layer_id: _chosen(context, layer_id, parameters) for layer_id in target}
         chosen = {layer_id: units for layer_id, units in chosen.items() if units.any()}
         if not chosen:
             raise Refusal("no unit of the target is dormant")
@@ -79,6 +75,31 @@ def dormant_units(activity: torch.Tensor, threshold: float) -> torch.Tensor:
         Mask of shape [U]; all units of a layer that is silent as a whole.
     """
     return activity <= threshold * activity.mean()
+
+
+def _chosen(context: Context, layer_id: int, parameters: Mapping[str, float | str]) -> torch.Tensor:
+    """Mask of the units that are to be recycled."""
+    module, scope = context.layers.module(layer_id), parameters["scope"]
+    everything = torch.ones(units_made(module) or 0, dtype=torch.bool)
+    if scope == "all":
+        return everything
+    dormant = _dormant(context, layer_id, float(parameters["threshold"]))
+    if scope == "dormant":
+        return dormant
+    whole = not dormant.any() or _weight_scale(module) > float(parameters["too_large"])
+    return everything if whole else dormant
+
+
+def _weight_scale(module: nn.Module) -> float:
+    """Root-mean-square weight times the root of the number of inputs; 1.4 by He's scheme."""
+    weights = [(module.get_parameter(maker.name), maker.axis) for maker in unit_makers(module)]
+    # Of I inputs and U units, the norm over sqrt(I U) is the root mean square, and I cancels.
+    scales = [
+        float(weight.detach().norm()) / weight.shape[axis] ** 0.5
+        for weight, axis in weights
+        if weight.dim() > 1
+    ]
+    return max(scales, default=0.0)
 
 
 def _dormant(context: Context, layer_id: int, threshold: float) -> torch.Tensor:
