@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tamiyo.learn.checkpoints import TrainingCheckpoints
 from tamiyo.learn.fresh_stream import FreshStream
 from tamiyo.learn.graphs import pack
 from tamiyo.learn.learner import PolicyLearner, mean_measured
@@ -226,3 +227,40 @@ def test_means_leave_out_what_was_not_measured():
     assert means["a"] == 2.0
     assert math.isnan(means["b"])
     assert means["c"] == 5.0
+
+
+def test_a_warm_up_leaves_the_policy_to_its_anchor(make_env, make_network, make_config):
+    """The value is learned on its own; what it does to the shared trunk the anchor holds back."""
+    drifts = {}
+    for weight in (0.0, 10.0):
+        network = make_network()
+        config = make_config(
+            value_warmup=2, anchor_coeff=max(weight, 1e-9), fit_normalization=False, target_kl=None
+        )
+        learner, env = PolicyLearner(network, config), make_env()
+        for _ in range(2):
+            warm = learner.iterate(env)
+            assert warm["policy"] == 0.0
+            assert warm["value"] > 0.0
+        drifts[weight] = warm["anchor_kl"]
+        assert learner.iterate(env)["policy"] != 0.0
+    assert 0.0 < drifts[10.0] < 0.5 * drifts[0.0]
+
+
+def test_the_anchor_stays_and_survives_a_restart(make_env, make_network, make_config, tmp_path):
+    config = make_config(anchor_coeff=0.5, fit_normalization=False)
+    learner, env = PolicyLearner(make_network(), config), make_env()
+    start = copy.deepcopy(learner.anchor.state_dict())
+    learner.iterate(env)
+    resumed, checkpoints = (
+        PolicyLearner(make_network(seed=7), config),
+        TrainingCheckpoints(tmp_path),
+    )
+    checkpoints.write(1, learner.state())
+    resumed.load_state(checkpoints.newest())
+    for one in (learner, resumed):
+        for name, tensor in one.anchor.state_dict().items():
+            assert torch.equal(tensor, start[name])
+    again, expected = resumed.iterate(env), learner.iterate(env)
+    assert expected["anchor_kl"] > 0.0
+    assert again == pytest.approx(expected, rel=0, abs=0, nan_ok=True)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tamiyo.learn.graphs import pack
-from tamiyo.learn.losses import Minibatch, losses, policy_loss, weighted_mean
+from tamiyo.learn.head_losses import weighted_mean
+from tamiyo.learn.losses import Minibatch, losses, policy_loss
 from tamiyo.learn.segments import TARGETS
 from tamiyo.policy.actions import Action, ActionDistribution
 from tamiyo.policy.inputs import GraphInputs

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from tamiyo.cli.demo import demo
+from tamiyo.cli.evaluate import evaluate
 from tamiyo.cli.inspect import inspect
+from tamiyo.cli.train import train
 
 __all__ = ["app"]
 
@@ -38,4 +40,6 @@ def _root(
 
 
 app.command()(demo)
+app.command()(evaluate)
 app.command()(inspect)
+app.command()(train)

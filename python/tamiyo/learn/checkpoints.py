@@ -4,16 +4,25 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-__all__ = ["TrainingCheckpoints", "TrainingState"]
+__all__ = [
+    "TrainingCheckpoints",
+    "TrainingState",
+    "joined",
+    "load_moments",
+    "moments_of",
+    "parted",
+]
 
 TENSORS, MANIFEST = "state.safetensors", "state.json"
 FORMAT = "tamiyo-training"
@@ -26,6 +35,37 @@ class TrainingState:
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
     """JSON values."""
+
+
+def joined(**groups: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of several groups in one mapping, each named `group.name`."""
+    return {f"{group}.{name}": t for group, own in groups.items() for name, t in own.items()}
+
+
+def parted(tensors: Mapping[str, Tensor]) -> defaultdict[str, dict[str, Tensor]]:
+    """The groups that `joined` was given; those that are missing are empty."""
+    groups: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
+    for full, tensor in tensors.items():
+        group, _, name = full.partition(".")
+        groups[group][name] = tensor
+    return groups
+
+
+def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser remembers, named `index.moment`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": t for index, own in state.items() for name, t in own.items()}
+
+
+def load_moments(
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+    groups: Sequence[Mapping[str, Any]] | None = None,
+) -> None:
+    """Give an optimiser back what `moments_of` took, and its parameter groups' settings."""
+    state = {int(index): own for index, own in parted(tensors).items()}
+    kept = optimizer.state_dict()["param_groups"] if groups is None else groups
+    optimizer.load_state_dict({"state": state, "param_groups": kept})
 
 
 class TrainingCheckpoints:

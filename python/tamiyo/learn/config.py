@@ -71,4 +71,8 @@ class ProductionTrainingConfig(BaseModel):
     """A replayed action trains the policy only where π_prox/μ is within this factor of 1."""
     min_effective_samples: Share = 0.3
     """And only where the effective share of samples of its minibatch is at least this."""
+    anchor_coeff: Weight = 0.0
+    """Weight of the KL from the policy that the training started with, which holds it there."""
+    value_warmup: int = Field(default=0, ge=0)
+    """Iterations at the start in which the value is learned and the policy left alone."""
     seed: int = Field(default=0, ge=0)

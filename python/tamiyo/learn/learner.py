@@ -7,17 +7,22 @@ arXiv:1707.06347): the proximal policy is the one that collected it. The replaye
 
 import copy
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from gymnasium.vector import VectorEnv
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from tamiyo.learn.checkpoints import TrainingState
+from tamiyo.learn.checkpoints import (
+    TrainingState,
+    joined,
+    load_moments,
+    moments_of,
+    parted,
+)
 from tamiyo.learn.config import ProductionTrainingConfig
 from tamiyo.learn.fresh_stream import FreshStream
 from tamiyo.learn.losses import Losses, Minibatch, losses
@@ -26,6 +31,7 @@ from tamiyo.learn.replay_stream import ReplayStream
 from tamiyo.learn.rollout import Rollout, collect
 from tamiyo.learn.seeds import derive
 from tamiyo.policy import EnhancedTamiyoPolicyGNN
+from tamiyo.policy.actions import ActionDistribution
 
 __all__ = ["PolicyLearner"]
 
@@ -62,6 +68,9 @@ class PolicyLearner:
         if memory is not None and config.replay_share > 0:
             self.replay = ReplayStream(memory, config)
         self.target = copy.deepcopy(policy).requires_grad_(False)
+        self.anchor: EnhancedTamiyoPolicyGNN | None = None
+        if config.anchor_coeff > 0:
+            self.anchor = copy.deepcopy(policy).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             policy.parameters(),
             lr=config.learning_rate,
@@ -131,37 +140,29 @@ class PolicyLearner:
 
     def state(self) -> TrainingState:
         """Everything that the next iterations depend on, apart from the configuration."""
-        optimizer = self.optimizer.state_dict()
-        tensors = {f"policy.{name}": t for name, t in self.policy.state_dict().items()}
-        tensors |= {f"target.{name}": t for name, t in self.target.state_dict().items()}
-        tensors |= {
-            f"optimizer.{index}.{name}": t
-            for index, moments in optimizer["state"].items()
-            for name, t in moments.items()
+        groups = {
+            "policy": self.policy.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": moments_of(self.optimizer),
+            "memory": {} if self.memory is None else self.memory.state_dict(),
+            "anchor": {} if self.anchor is None else self.anchor.state_dict(),
         }
-        if self.memory is not None:
-            tensors |= {f"memory.{name}": t for name, t in self.memory.state_dict().items()}
         values = {
             "progress": asdict(self.progress),
             "scheduler": self.scheduler.state_dict(),
-            "groups": optimizer["param_groups"],
+            "groups": self.optimizer.state_dict()["param_groups"],
         }
-        return TrainingState(tensors, values)
+        return TrainingState(joined(**groups), values)
 
     def load_state(self, state: TrainingState) -> None:
         """Continue where `state` was taken."""
-        parts: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
-        for name, tensor in state.tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = tensor
+        parts = parted(state.tensors)
         self.policy.load_state_dict(parts["policy"])
         self.target.load_state_dict(parts["target"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in parts["optimizer"].items():
-            index, _, moment = name.partition(".")
-            moments.setdefault(int(index), {})[moment] = tensor
-        self.optimizer.load_state_dict({"state": moments, "param_groups": state.values["groups"]})
+        load_moments(self.optimizer, parts["optimizer"], state.values["groups"])
         self.scheduler.load_state_dict(state.values["scheduler"])
+        if self.anchor is not None:
+            self.anchor.load_state_dict(parts["anchor"])
         if self.memory is not None and "memory" in parts:
             self.memory.load_state_dict(parts["memory"])
         self.progress = Progress(**state.values["progress"])
@@ -248,7 +249,16 @@ class PolicyLearner:
         wanted = self.config.uncertainty_regularization > 0
         masks = self._generator("dropout", self.progress.optimizer_steps) if wanted else None
         outputs = self.policy(batch.graphs, uncertainty=wanted, generator=masks)
-        return losses(outputs, batch, self.config, exploration)
+        if self.progress.iteration < self.config.value_warmup:
+            batch = replace(batch, on_policy=torch.zeros_like(batch.on_policy))
+        return losses(outputs, batch, self.config, exploration, self._anchored(batch))
+
+    @torch.no_grad()
+    def _anchored(self, batch: Minibatch) -> ActionDistribution | None:
+        if self.anchor is None:
+            return None
+        anchored: ActionDistribution = self.anchor(batch.graphs)["distribution"]
+        return anchored
 
     @torch.no_grad()
     def _update_target(self) -> None:

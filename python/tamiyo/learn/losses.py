@@ -1,6 +1,6 @@
 """The losses: small functions of tensors, each a weighted mean over transitions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tamiyo.learn.anchor import kl_from_anchor
 from tamiyo.learn.config import ProductionTrainingConfig
 from tamiyo.learn.graphs import GraphBatch
-from tamiyo.learn.segments import TARGETS
-from tamiyo.policy.actions import Action
+from tamiyo.learn.head_losses import HEAD_LOSSES, head_losses, weighted_mean
+from tamiyo.policy.actions import Action, ActionDistribution
 
-__all__ = ["Losses", "Minibatch", "losses", "policy_loss", "weighted_mean"]
+__all__ = ["Losses", "Minibatch", "losses", "policy_loss"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -38,10 +39,6 @@ class Minibatch:
     def __len__(self) -> int:
         return len(self.advantages)
 
-    def target(self, name: str) -> Tensor:
-        """[M]: one of the targets."""
-        return self.targets[:, TARGETS.index(name)]
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Losses:
@@ -50,11 +47,6 @@ class Losses:
     total: Tensor
     parts: Mapping[str, Tensor]
     """Scalars; NaN where nothing in the minibatch says anything about it."""
-
-
-def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Σ w v / Σ w, or 0 where all weights are 0."""
-    return (weights * values).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).tiny)
 
 
 def policy_loss(
@@ -88,6 +80,7 @@ def losses(
     batch: Minibatch,
     config: ProductionTrainingConfig,
     exploration: float = 0.0,
+    anchor: ActionDistribution | None = None,
 ) -> Losses:
     """All losses of a minibatch. A coefficient of 0 switches a loss off.
 
@@ -96,6 +89,7 @@ def losses(
         batch: The transitions.
         config: The coefficients.
         exploration: ε of the mixture that the actions were drawn from.
+        anchor: What the policy that the training started with says of the same graphs.
     """
     distribution = outputs["distribution"]
     log_prob = distribution.log_prob(batch.action, exploration)
@@ -117,84 +111,21 @@ def losses(
         for name, entropy in distribution.entropy().items()
     }
     entropy = torch.stack(list(entropies.values())).sum()
-    others, coefficients = _other_heads(outputs, batch, config), _coefficients(config)
+    others = head_losses(outputs, batch.targets, batch.weights, config)
     total = policy + config.value_loss_coeff * value - config.entropy_bonus_coeff * entropy
-    for name, loss in others.items():
-        total = total + coefficients[name] * loss
+    for coefficient, loss in others.values():
+        total = total + coefficient * loss
+    if anchor is not None:
+        drift = weighted_mean(kl_from_anchor(anchor, distribution), batch.weights)
+        total = total + config.anchor_coeff * drift
     parts = {"policy": policy, "value": value, "entropy": entropy, "total": total}
     parts |= {f"entropy_{name}": part for name, part in entropies.items()}
-    parts |= {name: others.get(name, torch.full_like(total, torch.nan)) for name in OTHER_LOSSES}
+    nothing = (0.0, torch.full_like(total, torch.nan))
+    parts |= {name: others.get(name, nothing)[1] for name in HEAD_LOSSES}
+    if anchor is not None:
+        parts["anchor_kl"] = drift
     parts |= _diagnostics(log_prob, batch, policy_weights, config.clip_ratio)
     return Losses(total, {name: part.detach() for name, part in parts.items()})
-
-
-OTHER_LOSSES = ("safety", "uncertainty", "temporal", "urgency")
-
-
-def _other_heads(
-    outputs: Mapping[str, Any], batch: Minibatch, config: ProductionTrainingConfig
-) -> dict[str, Tensor]:
-    """The losses that are switched on and for which the minibatch has targets."""
-    temporal = outputs["temporal_analysis"]
-    safety = outputs["safety_score"]
-    # An unsafe outcome that was called safe costs more than the other way round.
-    caution = torch.where(batch.target("safety") < 0.5, config.safety_penalty_weight, 1.0)
-    entropy = functional.binary_cross_entropy
-    found = {
-        "safety": [
-            _known_mean(entropy, safety, "safety", batch, caution),
-            _known_mean(entropy, outputs["risk_assessment"], "risk", batch),
-        ],
-        "urgency": [_known_mean(entropy, outputs["urgency_score"], "urgency", batch)],
-        "temporal": [
-            _known_mean(functional.mse_loss, temporal[name], name, batch) for name in temporal
-        ],
-        "uncertainty": [_excess_uncertainty(outputs, batch, config.epistemic_threshold)],
-    }
-    coefficients = _coefficients(config)
-    return {
-        name: torch.stack(known).sum()
-        for name, parts in found.items()
-        if coefficients[name] > 0 and (known := [part for part in parts if part is not None])
-    }
-
-
-def _coefficients(config: ProductionTrainingConfig) -> dict[str, float]:
-    return {
-        "safety": config.safety_loss_weight,
-        "uncertainty": config.uncertainty_regularization,
-        "temporal": config.temporal_loss_coeff,
-        "urgency": config.urgency_loss_coeff,
-    }
-
-
-def _known_mean(
-    loss: Callable[..., Tensor],
-    predicted: Tensor,
-    name: str,
-    batch: Minibatch,
-    factor: Tensor | None = None,
-) -> Tensor | None:
-    """Weighted mean of a loss over the transitions whose target is known."""
-    target = batch.target(name)
-    known = ~target.isnan()
-    if not bool(known.any()):
-        return None
-    weights = batch.weights[known] if factor is None else (batch.weights * factor)[known]
-    return weighted_mean(loss(predicted[known], target[known], reduction="none"), weights)
-
-
-def _excess_uncertainty(
-    outputs: Mapping[str, Any], batch: Minibatch, threshold: float
-) -> Tensor | None:
-    """How far the spread of the thinned networks exceeds a threshold on states learned from.
-
-    Only states whose outcome is not known to be bad: there the network has reason to be sure.
-    """
-    if "uncertainty" not in outputs:
-        return None
-    excess = (outputs["uncertainty"] - threshold).clamp_min(0.0)
-    return weighted_mean(excess, batch.weights * ~(batch.target("safety") < 0.5))
 
 
 @torch.no_grad()

@@ -39,6 +39,7 @@ def train(
     tensorboard: bool = False,
     progress: bool = False,
     stop: Callable[[Mapping[str, float]], bool] | None = None,
+    report: Callable[[Mapping[str, float]], None] | None = None,
 ) -> TrainingSummary:
     """Iterate until the configured optimiser steps are done or the learner has converged.
 
@@ -54,6 +55,7 @@ def train(
         tensorboard: Also write event files into the directory.
         progress: Show a bar.
         stop: Ends the training when it returns true for an iteration's measurements.
+        report: Is given every iteration's measurements.
     """
     checkpoints = None if directory is None else TrainingCheckpoints(directory)
     state = None if checkpoints is None else checkpoints.newest()
@@ -69,6 +71,8 @@ def train(
             iteration = learner.progress.iteration
             measured = learner.iterate(env)
             log.add(iteration, measured)
+            if report is not None:
+                report(measured)
             reason = _why_end(learner, iterations)
             if reason is None and stop is not None and stop(measured):
                 reason = "stopped"

@@ -1,0 +1,1 @@
+"""How well policies do on `tamiyo/Training-v0`, with intervals: `tamiyo evaluate`."""

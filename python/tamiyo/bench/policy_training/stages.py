@@ -1,0 +1,102 @@
+"""The stages of a training, each of which can be interrupted and goes on where it was."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tamiyo.bench.evaluation.splits import SEEDS, SPLITS
+from tamiyo.bench.policy_training.presets import Preset
+from tamiyo.envs.training.vector_env import TrainingVectorEnv
+from tamiyo.learn.graphs import pack
+from tamiyo.learn.imitation import Demonstrations, clone, demonstrate
+from tamiyo.learn.learner import PolicyLearner
+from tamiyo.learn.replay import PrioritizedReplay
+from tamiyo.learn.seeds import derive
+from tamiyo.learn.training import train
+from tamiyo.policy import EnhancedTamiyoPolicyGNN
+
+__all__ = ["Report", "Workshop"]
+
+Report = Callable[[str, int, int, Mapping[str, float]], None]
+"""Is told the stage, how many of its units are done and how many there are, and figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Where a policy is trained: its runs, its files, its seed.
+
+    Attributes:
+        preset: Sizes and settings.
+        directory: Of everything that is kept.
+        seed: Everything random follows from it.
+        env: Runs of the training split.
+        report: Is told the progress.
+        device: Of the networks.
+    """
+
+    preset: Preset
+    directory: Path
+    seed: int
+    env: TrainingVectorEnv
+    report: Report
+    device: torch.device
+
+    def new_policy(self) -> EnhancedTamiyoPolicyGNN:
+        """A network with the random weights of this seed."""
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(derive(self.seed, "weights"))
+            return EnhancedTamiyoPolicyGNN(self.preset.policy).to(self.device)
+
+    def lessons(
+        self, stage: str, rounds: int, pupil: EnhancedTamiyoPolicyGNN | None = None
+    ) -> Demonstrations:
+        """Demonstrations of so many rounds; those that are on disk are not made again."""
+        parts = []
+        for number in range(rounds):
+            path = self.directory / stage / f"round-{number:04d}.safetensors"
+            if not path.exists():
+                seed = self._env_seed(stage, number)
+                demonstrate(self.env, 1, seed=seed, pupil=pupil).save(path)
+            parts.append(Demonstrations.load(path))
+            self.report(stage, number + 1, rounds, {"states": float(sum(map(len, parts)))})
+        return Demonstrations.concatenate(parts)
+
+    def cloned(self, stage: str, lessons: Demonstrations) -> EnhancedTamiyoPolicyGNN:
+        """A new network that answers as the expert did."""
+        policy = self.new_policy()
+        everything = pack(lessons.observations)
+        trunk = policy.trunk
+        trunk.node_norm.fit(everything.x, everything.x_measured)
+        trunk.edge_norm.fit(everything.edge_attr, everything.edge_measured)
+        trunk.global_norm.fit(everything.global_features, everything.global_measured)
+        config = self.preset.cloning.model_copy(update={"seed": derive(self.seed, stage)})
+
+        def report(measured: Mapping[str, float]) -> None:
+            self.report(stage, int(measured["epoch"]), config.epochs, measured)
+
+        clone(policy, lessons, config, directory=self.directory / stage, report=report)
+        return policy
+
+    def refined(self, stage: str, policy: EnhancedTamiyoPolicyGNN) -> None:
+        """Go on with reinforcement learning, in place."""
+        iterations = self.preset.refinements
+        seed = derive(self.seed, stage)
+        config = self.preset.refinement.model_copy(update={"seed": seed})
+        learner = PolicyLearner(policy, config, PrioritizedReplay(seed=seed))
+
+        def report(measured: Mapping[str, float]) -> None:
+            self.report(stage, learner.progress.iteration, iterations, measured)
+
+        train(
+            learner,
+            self.env,
+            iterations=iterations,
+            directory=self.directory / stage,
+            report=report,
+        )
+
+    def _env_seed(self, stage: str, number: int) -> int:
+        """A seed of the training split."""
+        return SPLITS["train"].seed(derive(self.seed, stage, number) % SEEDS)

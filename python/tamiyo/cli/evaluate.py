@@ -1,0 +1,139 @@
+"""`tamiyo evaluate`: how good is a policy, compared with others on the same runs?"""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from tamiyo.bench.evaluation.card import card
+from tamiyo.bench.evaluation.evaluation import Evaluation, Request
+from tamiyo.bench.evaluation.evaluation import evaluate as run
+from tamiyo.bench.evaluation.lineup import COHORTS, LEARNED, Lineup
+from tamiyo.bench.evaluation.sheets import Sheet, sheets
+from tamiyo.bench.evaluation.splits import GROUPS, SPLITS, find_splits
+from tamiyo.policy.checkpoint import CheckpointError, shipped
+
+__all__ = ["evaluate"]
+
+
+def evaluate(  # noqa: PLR0913, PLR0917 - its arguments are the options of the command
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="Folder of the policy; by default the shipped one.")
+    ] = None,
+    clone: Annotated[
+        Path | None, typer.Option(help="Folder of the policy before reinforcement learning.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help=f"Any of {', '.join((*SPLITS, *GROUPS))}, separated by commas.")
+    ] = "validation",
+    seeds: Annotated[int, typer.Option(min=1, help="Evaluation seeds of each split.")] = 10,
+    hosts: Annotated[int, typer.Option(min=1, help="Runs of each seed.")] = 32,
+    cohorts: Annotated[
+        str, typer.Option(help=f"Any of {', '.join(COHORTS)}; by default all there is.")
+    ] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    check: Annotated[bool, typer.Option(help="Exit with 1 when a bar is missed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    card_path: Annotated[
+        Path | None, typer.Option("--card", help="Where to write an evaluation card.")
+    ] = None,
+    rows_path: Annotated[
+        Path | None, typer.Option("--rows", help="Where to write every run as a line of JSON.")
+    ] = None,
+) -> None:
+    """Let policies treat the same training runs, and compare what became of them.
+
+    Half of the runs have a fault. The cohorts are: nobody; one random action; periodic growth; the
+    rules; the rules tuned to these faults; the learned policy and its clone; an oracle that is told
+    the fault. Exits with 1 when --check was given and the learned policy misses a bar, with 2 when
+    it cannot be read.
+
+    Example: tamiyo evaluate --split validation,test --check
+    """
+    try:
+        lineup = _lineup(cohorts, checkpoint, clone)
+        request = Request(find_splits(split), lineup, seeds, hosts)
+        lineup.players()
+    except (ValueError, CheckpointError) as error:
+        raise typer.BadParameter(str(error)) from None
+    for path in filter(None, (card_path, rows_path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    notes = Console(stderr=True)
+    with Progress(console=notes, transient=True) as progress:
+        task = progress.add_task("runs", total=seeds * hosts * len(request.splits))
+        evaluation = run(request, workers, lambda job: progress.advance(task, job.hosts))
+    command = _command(request, checkpoint)
+    if card_path is not None:
+        card_path.write_text(card(evaluation, command), encoding="utf-8")
+    if rows_path is not None:
+        with rows_path.open("w", encoding="utf-8") as lines:
+            lines.writelines(f"{json.dumps(record)}\n" for record in evaluation.records())
+    if as_json:
+        typer.echo(json.dumps({"command": command, **evaluation.as_json()}, allow_nan=False))
+    else:
+        _print(Console(), evaluation)
+    raise typer.Exit(_verdict(notes, evaluation) if check else 0)
+
+
+def _lineup(cohorts: str, checkpoint: Path | None, clone: Path | None) -> Lineup:
+    """Who plays.
+
+    Raises:
+        ValueError: an unknown cohort, or no checkpoint for one.
+    """
+    names = tuple(filter(None, (name.strip() for name in cohorts.split(","))))
+    names = names or tuple(name for name in COHORTS if name != "clone" or clone is not None)
+    if checkpoint is None and LEARNED in names:
+        checkpoint = shipped()
+        if checkpoint is None:
+            raise ValueError("no policy comes with this installation: give the folder of one")
+    return Lineup(names, checkpoint, clone)
+
+
+def _command(request: Request, checkpoint: Path | None) -> str:
+    """How to have the same figures again."""
+    lineup = request.lineup
+    words = ["tamiyo", "evaluate", *(() if checkpoint is None else (str(checkpoint),))]
+    words += () if lineup.clone is None else ("--clone", str(lineup.clone))
+    words += ("--split", ",".join(split.name for split in request.splits))
+    words += ("--seeds", str(request.seeds), "--hosts", str(request.hosts))
+    return shlex.join((*words, "--cohorts", ",".join(lineup.names)))
+
+
+def _verdict(console: Console, evaluation: Evaluation) -> int:
+    """Say which bars are missed and by how much. Returns the exit code."""
+    missed = [judgement for judgement in evaluation.judgements if not judgement.passed]
+    for judgement in missed:
+        console.print(f"[red]Missed[/red] {judgement}")
+    if not missed:
+        console.print(f"[green]All {len(evaluation.judgements)} bars are reached.[/green]")
+    return 1 if missed else 0
+
+
+def _print(console: Console, evaluation: Evaluation) -> None:
+    for result in evaluation.results:
+        for sheet in sheets(result):
+            console.print(_table(sheet))
+            console.print()
+
+
+def _table(sheet: Sheet) -> Table:
+    table = Table(
+        title=sheet.title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    for place, heading in enumerate(sheet.head):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+    for row in sheet.rows:
+        table.add_row(*row)
+    return table
