@@ -13,7 +13,7 @@ RUNS, NODES, STEPS = 24, 3, 10
 CURE = np.array([1, 1, 4])
 WHOLE_CURE = np.array([1, NODES, 4])
 HEALTH = [column.name for column in GLOBAL_COLUMNS].index("health_mean")
-GAIN, HARM = 0.3, 0.1
+GAIN, HARM = 0.3, 0.2
 
 
 class Ward:
