@@ -99,7 +99,8 @@ def test_an_observed_compiled_run_trains_as_it_would(way, client):
     assert watched.steps(12) == pytest.approx(expected, rel=1e-5)
     stats = session.stats()
     assert stats.errors == {}
-    assert stats.samples > 2
+    # The first two are free of the budget; whether there are more depends on the clock.
+    assert stats.samples >= 2
     assert watched.counter.frame_count == plain.counter.frame_count
     session.remove()
     watched.steps(2)
