@@ -274,4 +274,4 @@ def test_inductor(client, decide):
     watched = Run("wrapped", "inductor")
     watched.attach(client, mode="observe")
     assert watched.steps(46) == pytest.approx(plain, rel=1e-4)
-    assert watched.session.stats().samples > 2
+    assert watched.session.stats().samples >= 2

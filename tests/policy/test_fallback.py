@@ -17,7 +17,7 @@ from tamiyo.policy import (
     PolicyConfig,
     RulesPolicy,
     checkpoint,
-    default_policy,
+    learned_policy,
     shipped,
 )
 from tamiyo.service import read_journal
@@ -320,20 +320,20 @@ def test_the_default_is_what_ships_and_the_rules_where_nothing_does(save, tmp_pa
     monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path / "nothing")
     assert shipped() is None
     config = PolicyConfig(cooldown_steps=333)
-    policy = default_policy(config)
+    policy = learned_policy(config)
     assert isinstance(policy, RulesPolicy)
     assert policy.config is config
     monkeypatch.setattr(checkpoint, "PRETRAINED", save())
     assert shipped() == tmp_path / "policy"
-    policy = default_policy(config)
+    policy = learned_policy(config)
     assert isinstance(policy, FallbackPolicy)
     assert policy.learned.is_trained
     assert policy.budget.cooldown_steps == 333
 
 
 def test_what_ships_can_be_loaded_and_says_what_it_has_seen():
-    """Until a trained policy is part of the package, the rules are the default."""
-    policy = default_policy()
+    """Where no policy comes with the package, the rules stand in."""
+    policy = learned_policy()
     if shipped() is None:
         assert isinstance(policy, RulesPolicy)
     else:

@@ -9,6 +9,7 @@ from tamiyo.policy import (
     PolicyConfig,
     RulesPolicy,
     checkpoint,
+    learned_policy,
 )
 from tamiyo.service import ServiceConfig, TamiyoService, read_journal
 
@@ -38,7 +39,7 @@ def decide(bus, sample, tmp_path):
 
     async def make():
         config = ServiceConfig(journal=tmp_path / "journal.jsonl")
-        service = TamiyoService(bus, run="r", config=config)
+        service = TamiyoService(bus, learned_policy(), run="r", config=config)
         for step in (10, 20, 30):
             sample(step, dead=1.0)
             await service.advance()

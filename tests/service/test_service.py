@@ -122,7 +122,7 @@ async def bus():
 async def test_a_dead_layer_leads_to_a_decision_about_that_layer(bus, tmp_path):
     config = ServiceConfig(journal=tmp_path / "journal.jsonl")
     trainer = Trainer(bus)
-    service = TamiyoService(bus, run="r", config=config)
+    service = TamiyoService(bus, RulesPolicy(), run="r", config=config)
     for dead in (0.1, 0.1, 1.0, 1.0, 1.0):
         trainer.sample(dead)
         await service.advance()

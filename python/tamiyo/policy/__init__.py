@@ -2,7 +2,7 @@
 
 from tamiyo.policy.checkpoint import shipped
 from tamiyo.policy.config import PolicyConfig
-from tamiyo.policy.fallback import FallbackPolicy, default_policy
+from tamiyo.policy.fallback import FallbackPolicy, learned_policy
 from tamiyo.policy.gnn import EnhancedTamiyoPolicyGNN
 from tamiyo.policy.protocol import Check, DecisionPolicy, Verdict
 from tamiyo.policy.rules import RulesPolicy
@@ -15,6 +15,6 @@ __all__ = [
     "PolicyConfig",
     "RulesPolicy",
     "Verdict",
-    "default_policy",
+    "learned_policy",
     "shipped",
 ]

@@ -14,7 +14,7 @@ from tamiyo.policy.proposal import make_budget
 from tamiyo.policy.protocol import DecisionPolicy, Verdict, explain, first_failure
 from tamiyo.policy.rules import RulesPolicy
 
-__all__ = ["FallbackPolicy", "default_policy"]
+__all__ = ["FallbackPolicy", "learned_policy"]
 
 SHAPE = ("hidden_dim", "num_gnn_layers", "num_attention_heads")
 DOUBTS = ("finite", "uncertainty")
@@ -121,10 +121,11 @@ class FallbackPolicy:
         return advice if failed is None else explain(failed)
 
 
-def default_policy(policy_config: PolicyConfig | None = None) -> DecisionPolicy:
-    """Who decides where nobody is named: the shipped policy with the rules behind it.
+def learned_policy(policy_config: PolicyConfig | None = None) -> DecisionPolicy:
+    """The shipped policy with the rules behind it, for whoever asks for it.
 
-    Without a shipped policy the rules alone.
+    It is not the default: on healthy live runs it acts without need (`docs/policy.md`). Without a
+    shipped policy the rules decide alone.
 
     Args:
         policy_config: Thresholds and budget.
