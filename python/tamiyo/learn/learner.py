@@ -177,10 +177,7 @@ class PolicyLearner:
         experience = rollout.experience
         everything = experience.graphs(experience.valid.flatten().nonzero()[:, 0])
         for network in (self.policy, self.target):
-            trunk = network.trunk
-            trunk.node_norm.fit(everything.x, everything.x_measured)
-            trunk.edge_norm.fit(everything.edge_attr, everything.edge_measured)
-            trunk.global_norm.fit(everything.global_features, everything.global_measured)
+            network.trunk.fit_normalization(everything)
 
     def update(self, rollout: Rollout, exploration: float = 0.0) -> dict[str, float]:
         """All epochs over one rollout.

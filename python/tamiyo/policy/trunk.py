@@ -1,6 +1,7 @@
 """From features to embeddings: encoder, residual graph blocks, pooling."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,12 @@ class Trunk(nn.Module):
         graph = self.pool_norm(functional.silu(self.pool(pooled)))
         wholes = self.whole_model.expand(inputs.graphs, -1)
         return torch.cat([hidden, wholes]), graph
+
+    def fit_normalization(self, data: Any) -> None:
+        """Standardise by what was measured in these graphs, a PyG `Batch` or what stands for it."""
+        self.node_norm.fit(data.x, data.x_measured)
+        self.edge_norm.fit(data.edge_attr, data.edge_measured)
+        self.global_norm.fit(data.global_features, data.global_measured)
 
     def _encode(self, inputs: GraphInputs) -> Tensor:
         x: Tensor = self.node_in(self.node_norm(inputs.x, inputs.x_measured))

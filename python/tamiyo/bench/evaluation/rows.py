@@ -7,8 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tamiyo.contracts import AdaptationType
-from tamiyo.envs.training.faults import CURES, WHOLE_RUN, FaultKind
+from tamiyo.envs.training.faults import WHOLE_RUN, FaultKind, cures
 from tamiyo.graph.schema import ACTIONS
 
 __all__ = ["KINDS", "NEVER", "Rows", "accepted"]
@@ -24,11 +23,10 @@ NEVER = -1
 
 def accepted(kind: FaultKind, layer: int) -> frozenset[tuple[int, int]]:
     """Pairs (target, index into `ACTIONS`) that cure a fault; targets are nodes, or `WHOLE_RUN`."""
-    pairs = set()
-    for cure in CURES[kind]:
-        whole = layer == WHOLE_RUN or cure is AdaptationType.RESTORE
-        pairs.add((WHOLE_RUN if whole else 2 * layer, ACTIONS.index(cure)))
-    return frozenset(pairs)
+    return frozenset(
+        (place if place == WHOLE_RUN else 2 * place, ACTIONS.index(cure))
+        for place, cure in cures(kind, layer)
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,11 +66,7 @@ class Workshop:
     def cloned(self, stage: str, lessons: Demonstrations) -> EnhancedTamiyoPolicyGNN:
         """A new network that answers as the expert did."""
         policy = self.new_policy()
-        everything = pack(lessons.observations)
-        trunk = policy.trunk
-        trunk.node_norm.fit(everything.x, everything.x_measured)
-        trunk.edge_norm.fit(everything.edge_attr, everything.edge_measured)
-        trunk.global_norm.fit(everything.global_features, everything.global_measured)
+        policy.trunk.fit_normalization(pack(lessons.observations))
         config = self.preset.cloning.model_copy(update={"seed": derive(self.seed, stage)})
 
         def report(measured: Mapping[str, float]) -> None:

@@ -7,12 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tamiyo.contracts import AdaptationType
 from tamiyo.envs.observations import Observation
 from tamiyo.envs.training.adaptations import Clinic
 from tamiyo.envs.training.cohort import Cohort
 from tamiyo.envs.training.course import Course
-from tamiyo.envs.training.faults import CURES, WHOLE_RUN
+from tamiyo.envs.training.faults import WHOLE_RUN, cures
 from tamiyo.envs.training.graphs import Graphs, most_edges, most_nodes
 from tamiyo.envs.training.history import LayerHistory, ReportHistory
 from tamiyo.envs.training.measurements import activity, measure
@@ -148,12 +147,11 @@ class Episode:
         fault = self.scenarios[host].fault
         if fault.step >= self.cohort.steps:
             return ()
-        cures = []
-        for cure in CURES[fault.kind]:
-            whole = cure is AdaptationType.RESTORE or fault.layer == WHOLE_RUN
-            target = self.clinic.nodes if whole else 2 * fault.layer
-            cures.append(np.array([1, target, ACTIONS.index(cure)]))
-        return cures
+        nodes = self.clinic.nodes
+        return [
+            np.array([1, nodes if layer == WHOLE_RUN else 2 * layer, ACTIONS.index(cure)])
+            for layer, cure in cures(fault.kind, fault.layer)
+        ]
 
     def _may(self, host: int, action: Ints) -> bool:
         layers, model = self._masks

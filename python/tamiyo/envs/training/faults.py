@@ -22,6 +22,7 @@ __all__ = [
     "WHOLE_RUN",
     "Fault",
     "FaultKind",
+    "cures",
     "draw_fault",
     "places",
     "possible",
@@ -79,6 +80,12 @@ CURES: Mapping[FaultKind, tuple[AdaptationType, ...]] = {
     FaultKind.NOT_A_NUMBER: (AdaptationType.RESTORE,),
 }
 """What mends each fault, in order of preference among what is legal at the moment."""
+
+
+def cures(kind: FaultKind, layer: int) -> list[tuple[int, AdaptationType]]:
+    """What mends a fault and on which linear layer, or `WHOLE_RUN`; best first."""
+    return [(WHOLE_RUN if cure is AdaptationType.RESTORE else layer, cure) for cure in CURES[kind]]
+
 
 CURABLE = tuple(kind for kind, cures in CURES.items() if cures and kind is not _UNPROVEN)
 """Kinds whose cure gains accuracy over the twin in paired runs, significantly."""

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tamiyo.graph.schema import GLOBAL_COLUMNS
+from tamiyo.learn.experience import flat_action
 from tamiyo.learn.graphs import FIELDS, pack
 from tamiyo.learn.rollout import to_env_actions
 from tamiyo.learn.segments import TARGETS
@@ -84,10 +85,9 @@ class Demonstrations:
         return len(self.weights)
 
     def __getitem__(self, index: Tensor) -> "Demonstrations":
-        action = (self.action.adapt, self.action.target, self.action.type)
         return Demonstrations(
             {name: column[index] for name, column in self.observations.items()},
-            Action(*(field[index] for field in action)),
+            flat_action(self.action, index),
             self.weights[index],
             self.targets[index],
         )

@@ -52,20 +52,19 @@ def fit_calibration(policy: EnhancedTamiyoPolicyGNN, demonstrations: Demonstrati
         demonstrations: Fresh ones, with the policy as the pupil.
     """
     device = policy.trunk.whole_model.device
-    adapt, safety = [], []
+    adapt, able, safety = [], [], []
     for index in torch.arange(len(demonstrations)).split(BATCH):
         outputs = policy(pack(demonstrations[index].observations).to(device))
         adapt.append(outputs["distribution"].adapt_logit.cpu())
+        able.append(outputs["distribution"].can_adapt.cpu())
         safety.append(torch.logit(outputs["safety_score"], eps=1e-6).cpu())
-    able = demonstrations.observations["model_action_mask"].flatten(1).any(1) | (
-        demonstrations.observations["action_mask"].flatten(1).any(1)
-    )
+    chosen = torch.cat(able)
     outcome = demonstrations.targets[:, TARGETS.index("safety")]
     known = ~outcome.isnan()
     weights = demonstrations.weights
     return Calibration(
         fit_temperature(
-            torch.cat(adapt)[able], demonstrations.action.adapt.float()[able], weights[able]
+            torch.cat(adapt)[chosen], demonstrations.action.adapt.float()[chosen], weights[chosen]
         ),
         fit_temperature(torch.cat(safety)[known], outcome[known], weights[known]),
     )
