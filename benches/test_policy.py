@@ -5,8 +5,8 @@
 The bars of the design are 99th percentiles: 5 ms for 50 layers, 40 ms for 1,000, with ten dropout
 samples. They are of the thread's CPU time in the quietest of three rounds, which comes close to the
 latency on a core that nobody else uses; the median wall clock is printed. In the same rounds run
-the same network on PyTorch Geometric's layers, and the default policy, which also asks the rules
-and whether it knows such states: for that one there is no bar.
+the same network on PyTorch Geometric's layers, and the learned policy as it is used, which also
+asks the rules and whether it knows such states: for that one there is no bar.
 """
 
 import copy

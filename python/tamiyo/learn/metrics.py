@@ -7,7 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["MetricsLog"]
+from tamiyo.policy.checkpoint import replace_file
+
+__all__ = ["MetricsLog", "read_rows"]
 
 
 class MetricsLog:
@@ -38,10 +40,8 @@ class MetricsLog:
             self._board = _summary_writer(Path(directory), iteration)
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self.rows = [row for row in _read(self._path) if row["iteration"] < iteration]
-            partial = self._path.with_name(self._path.name + ".part")
-            partial.write_text("".join(_line(row) for row in self.rows))
-            partial.replace(self._path)
+            self.rows = [row for row in read_rows(self._path) if row["iteration"] < iteration]
+            replace_file(self._path, "".join(_line(row) for row in self.rows).encode())
 
     def add(self, iteration: int, measured: Mapping[str, float]) -> None:
         """Keep the row of an iteration. NaN, not measured, is null in the file."""
@@ -79,7 +79,7 @@ def _line(row: Mapping[str, float]) -> str:
     return json.dumps(finite) + "\n"
 
 
-def _read(path: Path) -> list[dict[str, float]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a file whose last line may have been cut off."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else ():

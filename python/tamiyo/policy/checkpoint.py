@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tamiyo.graph.schema import ACTIONS, LAYER_TYPES, SCHEMA_VERSION
 
-__all__ = ["CheckpointError", "read_checkpoint", "shipped", "write_checkpoint"]
+__all__ = ["CheckpointError", "read_checkpoint", "replace_file", "shipped", "write_checkpoint"]
 
 FORMAT = "tamiyo-policy"
 WEIGHTS, MANIFEST = "policy.safetensors", "policy.json"
@@ -53,8 +53,8 @@ def write_checkpoint(
         "sha256": digest,
         **metadata,
     }
-    _replace(directory / WEIGHTS, weights)
-    _replace(directory / MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode())
+    replace_file(directory / WEIGHTS, weights)
+    replace_file(directory / MANIFEST, json.dumps(manifest, indent=2, allow_nan=False).encode())
     return digest
 
 
@@ -86,7 +86,8 @@ def read_checkpoint(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
         raise CheckpointError(f"damaged weights in {directory}: {error}") from None
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that is, at any moment, the old one or the new one, whole."""
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:
         file.write(content)

@@ -2,8 +2,11 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tamiyo.learn.metrics import read_rows
+from tamiyo.policy.checkpoint import replace_file
 
 __all__ = ["History", "learning_curve"]
 
@@ -19,7 +22,10 @@ class History:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE
-        self._written = {(row["stage"], row["done"]) for row in read(self._path)}
+        rows = read_rows(self._path)
+        # A line that was cut off must not run into the next one.
+        replace_file(self._path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        self._written = {(row["stage"], row["done"]) for row in rows}
 
     def add(self, stage: str, done: int, figures: Mapping[str, float]) -> None:
         """Keep what was measured; NaN, not measured, is left out."""
@@ -29,15 +35,6 @@ class History:
         self._written.add((stage, done))
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"stage": stage, "done": done, **known}) + "\n")
-
-
-def read(path: Path) -> Iterator[Mapping[str, float | str | int]]:
-    """The rows of a file whose last line may have been cut off."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return
 
 
 _STAGES: Sequence[tuple[str, str, Sequence[tuple[str, str]]]] = (
@@ -62,7 +59,7 @@ def learning_curve(directory: Path) -> str:
     Raises:
         ValueError: nothing was written there.
     """
-    rows = list(read(directory / FILE))
+    rows = read_rows(directory / FILE)
     if not rows:
         raise ValueError(f"{directory} holds no history of a training")
     parts = []

@@ -27,6 +27,7 @@ from tamiyo.graph.schema import LAYER_TYPES
 from tamiyo.learn.imitation import Demonstrations
 from tamiyo.learn.imitation.temperatures import fit_calibration
 from tamiyo.policy import EnhancedTamiyoPolicyGNN
+from tamiyo.policy.checkpoint import replace_file
 
 __all__ = ["Trained", "train_policy"]
 
@@ -159,7 +160,7 @@ def _compare(shop: Workshop, cloned: Path, refined: Path, workers: int) -> Figur
             shop.report("selection", done, total, {})
 
         found = evaluate(request, workers, count).results[0].pairs[f"{LEARNED} - {CLONE}"]
-        path.write_text(json.dumps(asdict(found)), encoding="utf-8")
+        replace_file(path, json.dumps(asdict(found)).encode())
     return Figure(**json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -176,6 +177,6 @@ def _claim(directory: Path, preset: Preset, seed: int) -> None:
     mine = {"preset": repr(preset), "seed": seed}
     if not path.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(mine, indent=2), encoding="utf-8")
+        replace_file(path, json.dumps(mine, indent=2).encode())
     elif json.loads(path.read_text(encoding="utf-8")) != mine:
         raise ValueError(f"{directory} holds another training: choose another folder")

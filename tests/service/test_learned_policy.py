@@ -1,4 +1,4 @@
-"""Who decides where nobody was named, and what the journal says about it."""
+"""Who decides where the learned policy was asked for, and what the journal says about it."""
 
 import pytest
 import torch
