@@ -17,7 +17,7 @@ import torch
 
 from tamiyo.envs.training.cohort import Cohort
 from tamiyo.envs.training.hosts import BATCH
-from tamiyo.envs.training.sampling import TrainingConfig, draw_scenarios
+from tamiyo.envs.training.sampling import TrainingConfig, draw_cohort
 from tamiyo.envs.training.vector_env import TrainingVectorEnv
 
 RUNS, EPISODES = 192, 2
@@ -75,7 +75,7 @@ def test_share_of_the_floor(width, capsys):
     config = TrainingConfig(widths=(width,))
     random, steps = np.random.default_rng(0), 60
     for _ in range(2):
-        scenarios, _ = draw_scenarios(random, config, 32)
+        scenarios = draw_cohort(random, config, 32).scenarios
         cohort = Cohort([one.spec for one in scenarios], steps=2 * steps, width=width)
         whole = seconds(cohort.train, steps)
         floor = seconds(lambda cohort=cohort: products(cohort), steps)

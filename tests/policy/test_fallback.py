@@ -375,6 +375,7 @@ def test_a_live_run_takes_what_the_learned_policy_prescribes(save, tmp_path, ada
         for norm in (network.trunk.node_norm, network.trunk.global_norm):
             norm.mean.zero_()
             norm.scale.fill_(1.0)
+            norm.share.zero_()
     network.save_pretrained(path, TRAINING)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 2))

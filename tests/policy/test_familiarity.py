@@ -1,5 +1,7 @@
 """What was never trained on is told apart from what was, layer by layer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -101,6 +103,23 @@ def test_a_column_that_was_never_measured_in_training_is_not_looked_at():
     values, measured = torch.tensor([[0.5, 1e6]]), torch.ones(1, 2, dtype=torch.bool)
     assert far_share(norm, values, measured).tolist() == [0.0]
     assert far_share(norm, values + 9.0, measured).tolist() == [1.0]
+
+
+def test_what_was_always_known_in_training_must_not_be_missing(familiarity, state):
+    missing = ["values of the run missing that training always had"]
+    known = state.graph_data.global_measured
+    always = known[0].nonzero()[:, 0]
+    few = int(MOST * len(always))
+    known[:, always[:few]] = False
+    assert failures(familiarity, state, ()) == []
+    known[:, always[few]] = False
+    assert failures(familiarity, state, ()) == missing
+    # It may be if it was so in training, too.
+    norm = MaskedNormalizer(known.shape[1])
+    rows = known.expand(2, -1).clone()
+    rows[1] = True
+    norm.fit(torch.zeros(rows.shape), rows)
+    assert failures(replace(familiarity, global_norm=norm), state, ()) == []
 
 
 def test_layers_of_unseen_types(make_topology, make_state, random_readings, familiarity, topology):

@@ -1,8 +1,8 @@
 """Whether a state is like those that a network was trained on.
 
 A network answers whatever it is shown, and outside of its training data Monte Carlo dropout can be
-as sure as inside. Two things are simple to tell: layers of types that were never trained on, and
-measurements far from those that the network was normalised by.
+as sure as inside. Three things are simple to tell: layers of types that were never trained on,
+measurements far from those that the network was normalised by, and missing ones that never were.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,8 @@ FAR = 5.0
 """Fitted standard deviations from the mean beyond which a value is far."""
 MOST = 0.25
 """Share of the measured values, or of the layers, from which on they make a state unfamiliar."""
+ALWAYS = 0.999
+"""Share of the states in training that had a value, from which on it always was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +60,12 @@ class Familiarity:
         unseen = ~seen[data.layer_type.cpu()]
         far = far_share(self.node_norm, data.x, data.x_measured)
         run = far_share(self.global_norm, data.global_features, data.global_measured)
+        gone = missing_share(self.global_norm, data.global_measured)
         found = [
             _at_most("layers of unseen types", float(unseen.float().mean())),
             _at_most("layers far from training", float((far > MOST).float().mean())),
             _at_most("values of the run far from training", float(run)),
+            _at_most("values of the run missing that training always had", float(gone)),
         ]
         if target:
             rows = torch.isin(
@@ -80,6 +84,16 @@ def far_share(norm: MaskedNormalizer, values: Tensor, measured: Tensor) -> Tenso
     known = norm.known(measured.to(device))
     far = ((values.to(device) - norm.mean).abs() > FAR * norm.scale) & known
     return (far.sum(-1) / known.sum(-1).clamp_min(1)).cpu()
+
+
+def missing_share(norm: MaskedNormalizer, measured: Tensor) -> Tensor:
+    """Of the columns that always were measured in training, the share that is not in rows [R, F].
+
+    It is 0 where there is no such column.
+    """
+    always = norm.share >= ALWAYS
+    gone = ~measured.to(always.device) & always
+    return (gone.sum(-1) / always.sum().clamp_min(1)).cpu()
 
 
 def _at_most(name: str, share: float) -> Check:

@@ -78,12 +78,15 @@ class MaskedNormalizer(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    share: Tensor
+    """[F]: of the rows that it was fitted on, those in which each column was measured."""
 
     def __init__(self, columns: int, limit: float = 10.0) -> None:
         super().__init__()
         self.limit = limit
         self.register_buffer("mean", torch.zeros(columns))
         self.register_buffer("scale", torch.ones(columns))
+        self.register_buffer("share", torch.zeros(columns))
 
     def forward(self, values: Tensor, measured: Tensor) -> Tensor:
         """[R, F] and its mask to [R, 2F]."""
@@ -102,6 +105,7 @@ class MaskedNormalizer(nn.Module):
         A column with a single measured value, or a constant one, is only centred.
         """
         count = measured.sum(0)
+        self.share.copy_(count / max(len(measured), 1))
         kept = values.masked_fill(~measured, 0.0)
         mean = kept.sum(0) / count.clamp_min(1)
         variance = ((kept - mean).masked_fill(~measured, 0.0).square()).sum(0)

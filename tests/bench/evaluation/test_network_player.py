@@ -39,8 +39,8 @@ def load(checkpoint, **factors):
 def test_it_acts_where_when_and_how_the_judge_does(small_split, checkpoint, factors):
     policy = load(checkpoint, **factors)
     player = NetworkPlayer("learned", policy)
-    env = TrainingVectorEnv(RUNS, config=small_split.config, cohort_size=6)
-    observation, _ = env.reset(seed=2)
+    env = TrainingVectorEnv(RUNS, config=small_split.config)
+    observation, _ = env.reset(seed=small_split.seed(0))
     player.begin(env, 0)
     runs = [RunStates(episode, str(place)) for place, episode in enumerate(env.episodes)]
     acted, held, targets = 0, 0, set()

@@ -6,7 +6,7 @@ import pytest
 from tamiyo.bench.evaluation import playing
 from tamiyo.bench.evaluation.lineup import COHORTS, Lineup
 from tamiyo.bench.evaluation.players import Answer
-from tamiyo.bench.evaluation.playing import Job, play, play_all
+from tamiyo.bench.evaluation.playing import PROGRAM, Job, play, play_all
 from tamiyo.bench.evaluation.rows import KINDS, NEVER, Rows
 from tamiyo.envs.training.vector_env import TrainingVectorEnv
 
@@ -88,7 +88,7 @@ class _Scripted:
 def test_rows_are_what_the_environment_says(small_split, monkeypatch):
     monkeypatch.setattr(Lineup, "players", lambda _: [_Scripted()])
     [rows] = play(Job(small_split, 3, 20, Lineup(()))).values()
-    env, player = TrainingVectorEnv(20, config=small_split.config, cohort_size=16), _Scripted()
+    env, player = TrainingVectorEnv(20, config=small_split.config, cohort_size=PROGRAM), _Scripted()
     observation, infos = env.reset(seed=small_split.seed(3))
     data = [one.spec.data for episode in env.episodes for one in episode.scenarios]
     player.begin(env, 0)

@@ -1,5 +1,6 @@
 """The states that the rules read hold the graphs that the environment shows to a network."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,10 +11,24 @@ from tamiyo.bench.evaluation.run_states import RunStates
 from tamiyo.contracts import AdaptationType, Flag
 from tamiyo.envs.training.faults import FaultKind
 from tamiyo.envs.training.sampling import TrainingConfig
+from tamiyo.envs.training.sensing import SensingConfig
 from tamiyo.envs.training.vector_env import TrainingVectorEnv
 from tamiyo.graph.schema import ACTIONS
 
 CONFIG = TrainingConfig(decisions=12, interval=5, max_hidden=4, widths=(16,), held_out=64)
+VARIED = replace(
+    CONFIG,
+    scheduled=0.5,
+    sensing=SensingConfig(
+        readings=(1, 3),
+        leads=(0, 2),
+        windows=(4, 100),
+        reports_every=(1, 3, 20),
+        budgets=(6, 50),
+        held_out_unknown=0.5,
+        length_unknown=0.5,
+    ),
+)
 RUNS = 16
 
 
@@ -34,6 +49,12 @@ def seen():
     return [moment for seed in (0, 1, 2) for moment in moments(seed)]
 
 
+@pytest.fixture(scope="module")
+def seen_in_all_ways(seen):
+    """Likewise, of runs that are watched in different ways as well."""
+    return [*seen, *(moment for seed in (3, 4, 5) for moment in moments(seed, VARIED))]
+
+
 @pytest.mark.parametrize(
     ("values", "measured", "exists"),
     [
@@ -42,8 +63,8 @@ def seen():
         ("global_features", "global_measured", None),
     ],
 )
-def test_every_feature_is_that_of_the_observation(seen, values, measured, exists):
-    for observation, states in seen:
+def test_every_feature_is_that_of_the_observation(seen_in_all_ways, values, measured, exists):
+    for observation, states in seen_in_all_ways:
         for run, state in enumerate(states):
             real = slice(None) if exists is None else observation[exists][run].astype(bool)
             data = state.graph_data
@@ -53,8 +74,8 @@ def test_every_feature_is_that_of_the_observation(seen, values, measured, exists
             np.testing.assert_allclose(observation[values][run][real], shown, atol=1e-6)
 
 
-def test_structure_types_and_masks_are_those_of_the_observation(seen):
-    for observation, states in seen:
+def test_structure_types_and_masks_are_those_of_the_observation(seen_in_all_ways):
+    for observation, states in seen_in_all_ways:
         for run, state in enumerate(states):
             data, nodes = state.graph_data, len(state.layer_ids)
             edges = observation["edge_mask"][run].astype(bool)

@@ -34,9 +34,9 @@ def test_evaluation_goes_deeper_than_training_and_test_data_are_new():
     ("asked", "found"),
     [
         ("validation", ["validation"]),
-        ("test", ["test:wine", "test:spirals", "test:checkerboard"]),
+        ("test", ["test:wine", "test:spirals", "test:moons"]),
         ("test:wine, validation,test:wine", ["test:wine", "validation"]),
-        ("all", ["validation", "test:wine", "test:spirals", "test:checkerboard"]),
+        ("all", ["validation", "test:wine", "test:spirals", "test:moons"]),
     ],
 )
 def test_splits_are_found_by_name_and_group(asked, found):

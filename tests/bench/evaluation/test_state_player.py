@@ -27,7 +27,7 @@ BROKEN = TrainingConfig(
 def test_a_decision_may_follow_the_reading_after_the_last_one():
     config = rules_config(BROKEN)
     assert config.max_adaptations_per_epoch == BROKEN.max_adaptations
-    assert config.budget_window_steps == BROKEN.steps
+    assert config.budget_window_steps == BROKEN.most_steps
     # A reading an interval later is fresh, and the cooldown is over by then.
     assert config.decision_ttl_steps < BROKEN.interval
     assert config.cooldown_steps <= BROKEN.interval

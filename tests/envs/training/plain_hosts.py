@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tamiyo.envs.training.hosts import HostSpec, batch_order, initial_layers
+from tamiyo.envs.training.hosts import HostSpec, batch_order, initial_layers, rate_schedule
 from tamiyo.host import TopologyRecorder
 from tamiyo.host.probe import LayerProbe
 from tamiyo.host.training import TrainingRun
@@ -67,6 +67,12 @@ class Run:
     def __init__(self, spec: HostSpec, steps: int, dtype: torch.dtype = torch.float32):
         self.spec, self.model = spec, Host(spec, dtype)
         self.optimizer = make_optimizer(spec, self.model)
+        self.schedule = None
+        if spec.schedule != "constant":
+            factors = rate_schedule(spec, steps).tolist()
+            self.schedule = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizer, lambda step: factors[min(step, steps - 1)]
+            )
         self.order = batch_order(spec, steps)
         self.x = torch.as_tensor(spec.dataset.train, dtype=dtype)
         self.labels = torch.as_tensor(spec.dataset.train_labels)
@@ -80,6 +86,8 @@ class Run:
         loss = functional.cross_entropy(self.model(self.x[chosen]), self.labels[chosen])
         loss.backward()
         self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step()
         return loss.item()
 
     def record(self):

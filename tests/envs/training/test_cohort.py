@@ -30,6 +30,8 @@ def spec(index, wiring, activation, optimizer):
         optimizer=optimizer,
         learning_rate=0.02 if optimizer == "sgd" else 1e-3,
         momentum=(0.9, 0.5, 0.0)[index % 3],
+        schedule=("constant", "cosine", "warmup")[index % 3],
+        initialization=("scaled", "default")[hidden <= 3],
         seed=index,
     )
 

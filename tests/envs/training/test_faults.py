@@ -20,7 +20,7 @@ from tamiyo.envs.training.faults import (
     strike,
 )
 from tamiyo.envs.training.hosts import HostSpec
-from tamiyo.envs.training.sampling import TrainingConfig, draw_scenarios
+from tamiyo.envs.training.sampling import TrainingConfig, draw_cohort
 
 PLAIN = HostSpec("wine", (9, 8, 7), "plain", "relu")
 RESIDUAL = HostSpec("wine", (8, 8, 8), "residual", "tanh")
@@ -84,19 +84,19 @@ def test_places_are_those_that_can_be_mended():
 def test_drawn_faults_can_strike(kind):
     config = TrainingConfig(faults=(kind,), faulty=1.0, max_hidden=5)
     random = np.random.default_rng(0)
-    scenarios, width = draw_scenarios(random, config, 12)
-    assert {one.fault.kind for one in scenarios} == {kind}
-    for one in scenarios:
+    plan = draw_cohort(random, config, 12)
+    assert {one.fault.kind for one in plan.scenarios} == {kind}
+    for one in plan.scenarios:
         assert one.fault.layer in places(kind, one.spec) or kind is FaultKind.BOTTLENECK
-        assert 0 <= one.fault.step <= config.steps // 2
-        assert max(one.spec.widths) <= width
+        assert 0 <= one.fault.step <= config.most_steps // 2
+        assert max(one.spec.widths) <= plan.width
     assert CURES[kind]
 
 
 def test_drawing_depends_on_the_seed_alone():
     config = TrainingConfig()
     first, again, other = (
-        draw_scenarios(np.random.default_rng(seed), config, 8) for seed in (1, 1, 2)
+        draw_cohort(np.random.default_rng(seed), config, 8).scenarios for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other
@@ -104,7 +104,7 @@ def test_drawing_depends_on_the_seed_alone():
 
 def test_half_of_the_runs_are_healthy_and_all_depths_are_drawn():
     config, random = TrainingConfig(), np.random.default_rng(0)
-    drawn = [one for _ in range(20) for one in draw_scenarios(random, config, 32)[0]]
+    drawn = [one for _ in range(20) for one in draw_cohort(random, config, 32).scenarios]
     healthy = np.mean([one.fault.kind is FaultKind.HEALTHY for one in drawn])
     assert healthy == pytest.approx(0.5, abs=0.06)
     assert {one.spec.hidden for one in drawn} == set(range(1, 12))
@@ -147,8 +147,7 @@ def gains(kind, runs, cohorts):
     found = []
     for number in range(cohorts):
         random = np.random.default_rng([7, number])
-        scenarios, width = draw_scenarios(random, config, runs // cohorts)
-        episode = Episode(scenarios, width, config, random)
+        episode = Episode(draw_cohort(random, config, runs // cohorts), config, random)
         while not episode.over:
             episode.step(episode.oracle())
         found.append(episode.quality.accuracy - episode.twin.accuracy)

@@ -16,6 +16,7 @@ from tamiyo.envs.training.vector_env import TrainingVectorEnv
 from tamiyo.graph.schema import ACTIONS
 from tamiyo.learn.rewards import RewardConfig
 from test_vector_env import legal_at_random
+from watched_plans import watched
 
 CONFIG = TrainingConfig(decisions=5, interval=5, max_hidden=3, held_out=60)
 SPECS = (
@@ -28,7 +29,7 @@ SPECS = (
 def begin(config=CONFIG, first_fault=None):
     faults = (first_fault or Fault(), Fault(), Fault())
     scenarios = [Scenario(*pair) for pair in zip(SPECS, faults, strict=True)]
-    return Episode(scenarios, 16, config, np.random.default_rng(0))
+    return Episode(watched(scenarios, 16, config), config, np.random.default_rng(0))
 
 
 def act(episode, host, node, adaptation):
@@ -109,7 +110,7 @@ def test_returns_telescope_to_the_weighted_levels():
     weights = RewardConfig(accuracy=0.5, speed=1.0, memory=0.3, stability=0.2)
     config = replace(CONFIG, rewards=weights, max_hidden=5)
     env, random = TrainingVectorEnv(8, config=config, cohort_size=4), np.random.default_rng(3)
-    observation, _ = env.reset(seed=0)
+    observation, _ = env.reset(seed=1)
     episodes, total = env.episodes, np.zeros(8)
     for _ in range(config.decisions):
         observation, reward, *_, infos = env.step(legal_at_random(env, observation, random))

@@ -1,5 +1,7 @@
 """Batched observations are the graphs that `ModelGraphBuilder` makes of the same runs, live."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,14 +16,29 @@ from tamiyo.envs.training.faults import Fault
 from tamiyo.envs.training.graphs import data_flow
 from tamiyo.envs.training.hosts import HostSpec
 from tamiyo.envs.training.sampling import Scenario, TrainingConfig
+from tamiyo.envs.training.sensing import SensingConfig
 from tamiyo.graph import ModelGraphBuilder
 from tamiyo.graph.schema import ACTIONS, GLOBAL_COLUMNS
 from tamiyo.host.watch import LossHistory
+from watched_plans import watched
 
 CONFIG = TrainingConfig(decisions=5, interval=10, max_hidden=5, held_out=50)
+WAYS = {
+    "plain": SensingConfig(),
+    "varied": SensingConfig(
+        paces=(2,),
+        readings=(3,),
+        leads=(1,),
+        eager=(True,),
+        windows=(4,),
+        reports_every=(1, 2, 4),
+        held_out_unknown=0.5,
+        length_unknown=0.5,
+    ),
+}
 SPECS = (
-    HostSpec("digits", (16, 16, 16, 16, 16), "residual", "relu", seed=1),
-    HostSpec("wine", (8, 12, 12, 8), "skip", "relu", "sgd", 0.05, seed=3),
+    HostSpec("digits", (16, 16, 16, 16, 16), "residual", "relu", seed=1, schedule="warmup"),
+    HostSpec("wine", (8, 12, 12, 8), "skip", "relu", "sgd", 0.05, seed=3, schedule="cosine"),
     HostSpec("rings", (12, 9, 5), "plain", "tanh", "sgd", 0.1, seed=2),
     HostSpec("digits", (14, 6), "plain", "sigmoid", "sgd", 0.2, seed=4),
     HostSpec("breast_cancer", (16,), "plain", "leaky_relu", "sgd", 1e-4, seed=5),
@@ -31,18 +48,35 @@ _SNAPSHOT = [column.name for column in GLOBAL_COLUMNS].index("has_snapshot")
 
 
 class LiveRun:
-    """A plain run under the live probe, reported as a live host reports."""
+    """A plain run under the live probe, reported as a live host reports.
 
-    def __init__(self, spec):
-        self.run = Run(spec, CONFIG.steps)
+    Args:
+        spec: The run.
+        sensing: How its cohort is watched.
+        host: Its place there.
+    """
+
+    def __init__(self, spec, sensing, host):
+        self.sensing, self.host, self.moments = sensing, host, 0
+        self.total = sensing.steps(CONFIG.decisions)
+        self.run = Run(spec, self.total)
         recorder = self.run.record()
         self.topology = recorder.topology("r")
         self.layers = recorder.layers()
         self.signals, self.metrics, self.losses = [], [], LossHistory()
+        for _ in range(sensing.lead):
+            self.run.train()
 
     def interval(self):
-        for _ in range(CONFIG.interval - 1):
-            self.losses.observe(self.run.train())
+        for stride in self.sensing.strides(self.moments):
+            for _ in range(stride - 1):
+                self.losses.observe(self.run.train())
+            self.read()
+        self.moments += 1
+        if self.moments % self.sensing.reports_every[self.host] == 0:
+            self.metrics.append(self.report(self.run.steps))
+
+    def read(self):
         loss, sample = self.run.sample(self.layers)
         self.losses.observe(loss)
         step = self.run.steps
@@ -53,11 +87,11 @@ class LiveRun:
             self.signals.append(
                 HealthSignal(layer_id=layer, epoch=0, step=step, timestamp=float(step), **fields)
             )
-        self.metrics.append(self.report(step))
 
     def report(self, step):
         loss, nonfinite = self.losses.report()
-        held_out_loss, accuracy = self.evaluate()
+        known = self.sensing.held_out_known[self.host]
+        held_out_loss, accuracy = self.evaluate() if known else (None, None)
         return PerformanceMetrics(
             run="r",
             step=step,
@@ -67,8 +101,8 @@ class LiveRun:
             loss_nonfinite=nonfinite,
             validation_loss=held_out_loss,
             validation_accuracy=accuracy,
-            learning_rate=self.run.spec.learning_rate,
-            progress=step / CONFIG.steps,
+            learning_rate=self.run.optimizer.param_groups[0]["lr"],
+            progress=step / self.total if self.sensing.length_known[self.host] else None,
         )
 
     @torch.no_grad()
@@ -82,18 +116,22 @@ class LiveRun:
 
     def graph(self):
         batch = SignalBatch.from_signals(self.signals)
-        layers = _core.window_features(batch.columns)
+        layers = _core.window_features(batch.columns, window=self.sensing.window)
+        # A live collector remembers how a layer began after its window has moved on.
+        whole = _core.window_features(batch.columns, window=len(self.signals))
+        layers["activation_variance_start"] = whole["activation_variance_start"]
         batch = SignalBatch(batch.columns, layers, self.topology, tuple(self.metrics))
         return ModelGraphBuilder().build_model_graph(batch, budget_used=0.0).graph_data
 
 
-@pytest.fixture(scope="module")
-def episode_and_lives():
+@pytest.fixture(scope="module", params=WAYS)
+def episode_and_lives(request):
     """An episode in which nothing is done, with all of its observations, and the live runs."""
     specs = sorted(SPECS, key=lambda spec: -spec.hidden)
     scenarios = [Scenario(spec, Fault()) for spec in specs]
-    episode = Episode(scenarios, 16, CONFIG, np.random.default_rng(0))
-    lives = [LiveRun(spec) for spec in specs]
+    plan = watched(scenarios, 16, replace(CONFIG, sensing=WAYS[request.param]))
+    episode = Episode(plan, CONFIG, np.random.default_rng(0))
+    lives = [LiveRun(spec, plan.sensing, host) for host, spec in enumerate(specs)]
     moments = []
     for moment in range(CONFIG.decisions + 1):
         if moment:

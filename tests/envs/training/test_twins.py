@@ -10,9 +10,15 @@ from reference_twins import train_twins
 from tamiyo.envs.training.cohort import Cohort
 from tamiyo.envs.training.episode import Episode
 from tamiyo.envs.training.faults import FaultKind
-from tamiyo.envs.training.sampling import TrainingConfig, draw_scenarios
+from tamiyo.envs.training.sampling import TrainingConfig, draw_cohort
+from tamiyo.envs.training.sensing import SensingConfig
 
 CONFIG = TrainingConfig(decisions=6, interval=5, held_out=64)
+VARIED = replace(
+    CONFIG,
+    scheduled=1.0,
+    sensing=SensingConfig(paces=(1, 2), readings=(1, 3), leads=(0, 1), eager=(False, True)),
+)
 
 
 def act_at_random(episode, random, share):
@@ -34,9 +40,9 @@ def assert_same(one, other):
 
 def assert_twins_are_exact(config, hosts, seed, share):
     random = np.random.default_rng([seed, 0])
-    scenarios, width = draw_scenarios(random, config, hosts)
-    expected = train_twins(scenarios, width, config)
-    episode = Episode(scenarios, width, config, random)
+    plan = draw_cohort(random, config, hosts)
+    expected = train_twins(plan, config)
+    episode = Episode(plan, config, random)
     assert_same(episode.twin, expected[0])
     for moment in range(1, config.decisions + 1):
         episode.step(act_at_random(episode, random, share))
@@ -48,9 +54,9 @@ def assert_twins_are_exact(config, hosts, seed, share):
 
 
 @pytest.mark.parametrize("share", [0.15, 0.5, 1.0])
-@pytest.mark.parametrize("seed", range(4))
-def test_a_forked_twin_equals_one_that_was_always_alone(seed, share):
-    assert_twins_are_exact(CONFIG, 12, seed, share)
+@pytest.mark.parametrize(("seed", "config"), [(0, CONFIG), (1, CONFIG), (2, VARIED), (3, VARIED)])
+def test_a_forked_twin_equals_one_that_was_always_alone(seed, config, share):
+    assert_twins_are_exact(config, 12, seed, share)
 
 
 @pytest.mark.slow
@@ -63,10 +69,10 @@ def test_twins_are_exact_in_whole_episodes_of_all_widths(seed):
 def test_twins_suffer_the_faults_that_strike_after_they_were_forked(kind):
     config = replace(CONFIG, faults=(kind,), faulty=1.0, decisions=14)
     random = np.random.default_rng(1)
-    scenarios, width = draw_scenarios(random, config, 6)
-    assert max(one.fault.step for one in scenarios) > config.interval
-    expected = train_twins(scenarios, width, config)
-    episode = Episode(scenarios, width, config, random)
+    plan = draw_cohort(random, config, 6)
+    assert max(one.fault.step for one in plan.scenarios) > config.interval
+    expected = train_twins(plan, config)
+    episode = Episode(plan, config, random)
     for moment in range(1, config.decisions + 1):
         episode.step(act_at_random(episode, random, 1.0))
         assert_same(episode.twin, expected[moment])
@@ -74,7 +80,7 @@ def test_twins_suffer_the_faults_that_strike_after_they_were_forked(kind):
 
 def specs_of(optimizer):
     config = replace(CONFIG, widths=(24,))
-    scenarios, _ = draw_scenarios(np.random.default_rng(5), config, 9)
+    scenarios = draw_cohort(np.random.default_rng(5), config, 9).scenarios
     return [replace(one.spec, optimizer=optimizer) for one in scenarios]
 
 

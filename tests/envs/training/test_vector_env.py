@@ -142,7 +142,7 @@ def test_a_nan_stays_within_its_host():
     assert struck.any()
     assert not struck.all()
     assert (infos["accuracy"][struck] == 0).all()
-    assert (infos["accuracy"][~struck] > 0.2).all()
+    assert (infos["accuracy"][~struck] > 0).all()
     assert np.isfinite(infos["loss"]).all()
     assert env.observation_space.contains(observation)
     assert (observation["global_features"][struck, _column("loss_nonfinite")] == 1).all()

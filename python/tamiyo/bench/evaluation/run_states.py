@@ -76,7 +76,7 @@ class RunStates:
             batch = SignalBatch(
                 NO_SIGNALS.columns, aggregates, topology, tuple(self._reports[host])
             )
-            used = float(episode.adaptations[host]) / episode.config.max_adaptations
+            used = float(episode.budget_used[host])
             states.append(
                 builder.build_model_graph(
                     batch, budget_used=used, steps_since_adaptation=float(since[host])
@@ -118,24 +118,25 @@ class RunStates:
         }
 
     def _report(self, host: int) -> None:
-        """Add the newest report of a run."""
-        episode = self._episode
-        reports, step = episode.reports, episode.cohort.steps
-        good = bool(episode.keeper.good[host])
+        """Add the newest report of a run, if there is one."""
+        reports, step = self._episode.reports, self._episode.cohort.steps
+        if not reports.reported[host]:
+            return
+        said = {name: _known(values[host]) for name, values in reports.latest.items()}
         self._reports[host].append(
             PerformanceMetrics(
                 run=self._names[host],
                 step=step,
                 timestamp=float(step),
-                loss=_known(reports.loss[-1][host]),
-                loss_level=_known(reports.level[-1][host]),
-                loss_nonfinite=int(reports.nonfinite[-1][host]),
-                validation_loss=_known(reports.held_out_loss[-1][host]),
-                validation_accuracy=_known(reports.accuracy[-1][host]),
-                learning_rate=_known(reports.learning_rate[-1][host]),
-                progress=step / episode.cohort.total_steps,
+                loss=said["loss"],
+                loss_level=said["level"],
+                loss_nonfinite=int(said["nonfinite"] or 0),
+                validation_loss=said["held_out_loss"],
+                validation_accuracy=said["accuracy"],
+                learning_rate=said["learning_rate"],
+                progress=said["progress"],
                 # Which step it is of makes no difference, only that there is one.
-                snapshot_step=step if good else None,
+                snapshot_step=step if said["snapshot"] else None,
             )
         )
 

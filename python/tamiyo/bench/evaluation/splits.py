@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tamiyo.envs.training.data import HELD_OUT_DATA, TRAINING_DATA
 from tamiyo.envs.training.sampling import TrainingConfig
+from tamiyo.envs.training.sensing import VARIED
 
 __all__ = ["GROUPS", "SEEDS", "SPLITS", "Split", "find_splits"]
 
@@ -12,6 +13,10 @@ SEEDS = 1_000_000
 """Environment seeds of each split."""
 TRAINED_DEPTH, EVALUATED_DEPTH = 8, 11
 """Most hidden layers: evaluation goes deeper than training."""
+SCHEDULED, UNSCALED = 0.4, 0.5
+"""Shares of the runs whose learning rate follows a schedule, and that PyTorch initialises."""
+ODD_RATES = 1.0
+"""See `TrainingConfig`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,14 @@ class Split:
 
 
 def _split(place: int, name: str, depth: int, data: Sequence[str]) -> Split:
-    config = TrainingConfig(max_hidden=depth, data=tuple(data))
+    config = TrainingConfig(
+        max_hidden=depth,
+        data=tuple(data),
+        sensing=VARIED,
+        scheduled=SCHEDULED,
+        unscaled=UNSCALED,
+        odd_rates=ODD_RATES,
+    )
     return Split(name, config, place * SEEDS)
 
 

@@ -42,7 +42,7 @@ def rules_config(config: TrainingConfig) -> PolicyConfig:
     times = max(config.interval - 1, 1)
     return PolicyConfig(
         max_adaptations_per_epoch=config.max_adaptations,
-        budget_window_steps=config.steps,
+        budget_window_steps=config.most_steps,
         cooldown_steps=times,
         decision_ttl_steps=times,
     )

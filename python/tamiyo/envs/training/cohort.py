@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tamiyo.envs.training.data import CLASSES
 from tamiyo.envs.training.gathering import Gathering, every_row, first_rows, hidden_rows
-from tamiyo.envs.training.hosts import ACTIVATIONS, HostSpec, batch_order
+from tamiyo.envs.training.hosts import ACTIVATIONS, HostSpec, batch_order, rate_schedule
 from tamiyo.envs.training.layout import Layout
 from tamiyo.envs.training.meter import StepMeter
 from tamiyo.envs.training.network import Network, connect
@@ -66,9 +66,12 @@ class Cohort:
         self.pool = DataPool(self.specs, self.device, dtype)
         orders = np.stack([batch_order(spec, steps) for spec in self.specs])
         self._orders = self.pool.places(torch.as_tensor(orders, device=self.device))
+        factors = np.stack([rate_schedule(spec, steps) for spec in self.specs])
+        self._schedule = torch.as_tensor(factors, device=self.device, dtype=dtype)
         rates = self._per_host([spec.learning_rate for spec in specs])
         self.learning_rate = rates[torch.as_tensor(self.layout.host_of, device=self.device)]
-        """[R + H]: rates of the optimiser's parameter groups, one for each layer."""
+        """[R + H]: rates of the optimiser's parameter groups, one for each layer, which the
+        schedule goes by."""
         self.rate_factor = torch.ones(self.layout.rows, device=self.device, dtype=dtype)
         """[R + H]: what an adaptation multiplies a layer's updates with."""
         self.clip_ratio = torch.full_like(self.rate_factor, torch.inf)
@@ -105,6 +108,7 @@ class Cohort:
         copies.rate_factor = take([one.rate_factor for one in cohorts], every_row)
         copies.clip_ratio = take([one.clip_ratio for one in cohorts], every_row)
         copies._orders = take([one._orders for one in cohorts], first_rows)
+        copies._schedule = take([one._schedule for one in cohorts], first_rows)
         copies._describe()
         return copies
 
@@ -127,6 +131,14 @@ class Cohort:
     def total_steps(self) -> int:
         """Steps for which there are batches."""
         return self._orders.shape[1]
+
+    @property
+    def run_rate(self) -> Tensor:
+        """[H]: the present learning rate, as the optimiser's first parameter group has it."""
+        return self.learning_rate[: self.hosts] * self._scheduled()
+
+    def _scheduled(self) -> Tensor:
+        return self._schedule[:, min(self.steps, self.total_steps - 1)]
 
     def rewire(self) -> None:
         """Take changed activations and clipping into account."""
@@ -155,7 +167,7 @@ class Cohort:
         x, labels = self.pool.samples(self._orders[:, self.steps])
         passed = forward(network, x, keep_linear=meter is not None)
         loss, at_logits = cross_entropy(passed.logits, labels, self.impossible)
-        rates = self.learning_rate * self.rate_factor
+        rates = self.learning_rate * self._scheduled()[self.host_of] * self.rate_factor
         clipped = self._clipped, self.clip_ratio
         self._updates.begin(rates, self._momentum, self.host_of, clipped, meter)
         backward(network, passed, at_logits, self._updates.take)

@@ -18,7 +18,7 @@ CLASSES = 10
 """Most classes."""
 TRAINING_DATA: Sequence[str] = ("digits", "breast_cancer", "blobs", "rings", "hypercube")
 """What a policy may be trained on."""
-HELD_OUT_DATA: Sequence[str] = ("wine", "spirals", "checkerboard")
+HELD_OUT_DATA: Sequence[str] = ("wine", "spirals", "moons")
 """What it is only ever tested on."""
 
 Samples = tuple[npt.NDArray[Any], npt.NDArray[Any]]
@@ -111,12 +111,12 @@ def _spirals() -> Samples:
     return np.stack([along * np.cos(angle), along * np.sin(angle)], axis=1), labels
 
 
-def _checkerboard() -> Samples:
-    """A board of 3 × 3 fields in two of six dimensions."""
-    random = np.random.default_rng(5)
-    inputs = random.uniform(0.0, 3.0, (1500, 6))
-    fields = np.floor(inputs[:, :2]).astype(int)
-    return inputs, fields.sum(axis=1) % 2
+def _moons() -> Samples:
+    """Two interleaved arcs, turned into six dimensions at random."""
+    random = np.random.default_rng(6)
+    flat, labels = datasets.make_moons(1200, noise=0.12, random_state=6)
+    inputs = flat @ random.normal(size=(2, 6)) + random.normal(0.0, 0.05, (1200, 6))
+    return inputs, labels
 
 
 _SOURCES: Mapping[str, Callable[[], Samples]] = {
@@ -127,5 +127,5 @@ _SOURCES: Mapping[str, Callable[[], Samples]] = {
     "hypercube": _hypercube,
     "rings": _rings,
     "spirals": _spirals,
-    "checkerboard": _checkerboard,
+    "moons": _moons,
 }

@@ -7,18 +7,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tamiyo.contracts import AdaptationType
 from tamiyo.envs.observations import Observation
 from tamiyo.envs.training.adaptations import Clinic
 from tamiyo.envs.training.cohort import Cohort
 from tamiyo.envs.training.course import Course
 from tamiyo.envs.training.faults import WHOLE_RUN, cures
 from tamiyo.envs.training.graphs import Graphs, most_edges, most_nodes
-from tamiyo.envs.training.history import LayerHistory, ReportHistory
+from tamiyo.envs.training.history import LayerHistory
 from tamiyo.envs.training.measurements import activity, measure
+from tamiyo.envs.training.medians import row_median
 from tamiyo.envs.training.meter import StepMeter
 from tamiyo.envs.training.objective import Objective
 from tamiyo.envs.training.observation import observe
-from tamiyo.envs.training.sampling import Scenario, TrainingConfig
+from tamiyo.envs.training.reports import ReportHistory
+from tamiyo.envs.training.sampling import CohortPlan, TrainingConfig
 from tamiyo.envs.training.snapshots import SnapshotKeeper
 from tamiyo.envs.training.twins import Twins
 from tamiyo.graph.schema import ACTIONS
@@ -28,8 +31,10 @@ __all__ = ["Episode"]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-SUSPICIOUS = 1.5
-"""Loss of an interval, over the lowest one so far, that is not called healthy any more."""
+SUSPICIOUS, ALARMING = 1.5, 3.0
+"""Loss of an interval, over the lowest one so far, that is not called healthy any more, and that is
+reported at once."""
+RESTORE = ACTIONS.index(AdaptationType.RESTORE)
 
 
 class Episode:
@@ -38,8 +43,7 @@ class Episode:
     The first interval has been trained when the episode is made.
 
     Args:
-        scenarios: The runs, deepest first.
-        width: Width to pad to.
+        plan: The runs, and how they are watched.
         config: What an episode is.
         random: Draws the new weights of adaptations.
         device: Where to train.
@@ -47,15 +51,16 @@ class Episode:
 
     def __init__(
         self,
-        scenarios: Sequence[Scenario],
-        width: int,
+        plan: CohortPlan,
         config: TrainingConfig,
         random: np.random.Generator,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.scenarios, self.config = scenarios, config
+        self.scenarios, self.config, self.sensing = plan.scenarios, config, plan.sensing
+        scenarios = plan.scenarios
         specs = [scenario.spec for scenario in scenarios]
-        self.cohort = Cohort(specs, steps=config.steps, width=width, device=device)
+        steps = self.sensing.steps(config.decisions)
+        self.cohort = Cohort(specs, steps=steps, width=plan.width, device=device)
         self._course = Course(self.cohort, scenarios, config.held_out)
         self._twins = Twins(self._course)
         hosts, nodes = len(scenarios), most_nodes(config.max_hidden)
@@ -63,7 +68,8 @@ class Episode:
         self.keeper = SnapshotKeeper(self.cohort)
         self.clinic = Clinic(self.cohort, self.keeper, nodes, random)
         self.worth = Objective(self.cohort, config)
-        self.history, self.reports = LayerHistory(hosts, nodes), ReportHistory(hosts)
+        self.history = LayerHistory(hosts, nodes, self.sensing.window)
+        self.reports = ReportHistory(hosts)
         self.adaptations = np.zeros(hosts)
         """[H]: how many each run has had."""
         self.moment = -1
@@ -71,6 +77,8 @@ class Episode:
         self._lowest_loss = np.full(hosts, np.inf)
         self._last_adaptation = np.full(hosts, np.nan)
         self._treated = np.zeros(hosts, bool)
+        if self.sensing.lead:
+            self._course.train(self.sensing.lead)
         self._train()
 
     @property
@@ -105,6 +113,11 @@ class Episode:
         """[H]: J beside the twin's, see `Objective`, minus the price of the adaptations."""
         return self.worth.value - self.config.adaptation_cost * self.adaptations
 
+    @property
+    def budget_used(self) -> Floats:
+        """[H]: share of the adaptations that are called allowed."""
+        return self.adaptations / self.sensing.budgets
+
     def masks(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """[H, N, types] and [H, types]: what can be done and the objective's constraints allow.
 
@@ -113,6 +126,8 @@ class Episode:
         layers, model = self.clinic.masks()
         left = self.adaptations < self.config.max_adaptations
         allowed = self.worth.system.allowed() & left[:, None]
+        # Only the newest report says whether there is a snapshot to go back to.
+        model[:, RESTORE] &= self.reports.latest["snapshot"] == 1.0
         return layers & allowed[:, None], model & allowed
 
     def observation(self) -> Observation:
@@ -123,11 +138,10 @@ class Episode:
             self.graphs,
             self.history,
             self.reports,
-            budget_used=self.adaptations / self.config.max_adaptations,
+            budget_used=self.budget_used,
             since_adaptation=self.cohort.steps - self._last_adaptation,
             action_mask=layers,
             model_action_mask=model,
-            snapshot=self.keeper.good.cpu().numpy(),
         )
 
     def oracle(self) -> Ints:
@@ -166,30 +180,47 @@ class Episode:
         )
 
     def _train(self) -> None:
-        """One interval, of which the last step is measured."""
-        meter = StepMeter(self.cohort.layout.rows, self.cohort.device)
-        losses = self._course.train(self.config.interval, meter)
-        twin_losses = self._twins.train(self.config.interval, losses)
-        reading = measure(self.cohort, meter, self.clinic.nodes)
-        self.clinic.activity = activity(meter)
-        self.clinic.update_ratio = reading["update_ratio"]
-        self.history.add(self.cohort.steps, reading)
+        """One interval, whose last step, at least, is measured."""
+        parts = [self._stride(steps) for steps in self.sensing.strides(self.moment + 1)]
+        losses, twin_losses = (np.hstack(part) for part in zip(*parts, strict=True))
         self.quality = self._course.quality()
         self.twin = self._twins.quality(self.quality)
-        first = self.cohort.learning_rate[: self.cohort.hosts]  # the first layers' rows
-        rate = first.double().cpu().numpy()
         if self.moment < 0:
             self.worth.judge(self.quality, self.twin)
         else:
             self.worth.step(self.quality, self.twin, losses, twin_losses)
-        self.reports.add(losses, self.quality.loss, self.quality.accuracy, rate)
         self.moment += 1
-        self._keep(reading["error_count"])
+        self._report(losses)
         self._masks = self.masks()
 
-    def _keep(self, errors: Floats) -> None:
-        loss = np.nan_to_num(self.reports.loss[-1], nan=np.inf)
-        well = (self.reports.nonfinite[-1] == 0) & (np.nansum(errors, axis=1) == 0)
-        healthy = well & (loss <= SUSPICIOUS * self._lowest_loss)
+    def _stride(self, steps: int) -> tuple[Floats, Floats]:
+        """Train so many steps, of which the last is measured; losses [H, k] of hosts and twins."""
+        meter = StepMeter(self.cohort.layout.rows, self.cohort.device)
+        losses = self._course.train(steps, meter)
+        twin_losses = self._twins.train(steps, losses)
+        reading = measure(self.cohort, meter, self.clinic.nodes)
+        self.clinic.activity = activity(meter)
+        self.clinic.update_ratio = reading["update_ratio"]
+        self.history.add(self.cohort.steps, reading)
+        self._sound = np.nansum(reading["error_count"], axis=1) == 0
+        return losses, twin_losses
+
+    def _report(self, losses: Floats) -> None:
+        """Keep what is worth going back to, and say how the runs are."""
+        finite = np.isfinite(losses)
+        loss = np.nan_to_num(row_median(np.where(finite, losses, np.nan)), nan=np.inf)
+        self._sound &= finite.all(axis=1)
+        healthy = self._sound & (loss <= SUSPICIOUS * self._lowest_loss)
+        alarming = ~self._sound | (loss > ALARMING * self._lowest_loss)
         self._lowest_loss = np.minimum(self._lowest_loss, loss)
         self.keeper.observe(torch.as_tensor(healthy, device=self.cohort.device))
+        sensing, cohort = self.sensing, self.cohort
+        self.reports.add(
+            losses,
+            alarming | ((self.moment + 1) % sensing.reports_every == 0),
+            held_out_loss=np.where(sensing.held_out_known, self.quality.loss, np.nan),
+            accuracy=np.where(sensing.held_out_known, self.quality.accuracy, np.nan),
+            learning_rate=cohort.run_rate.double().cpu().numpy(),
+            progress=np.where(sensing.length_known, cohort.steps / cohort.total_steps, np.nan),
+            snapshot=self.keeper.good.cpu().numpy().astype(np.float64),
+        )

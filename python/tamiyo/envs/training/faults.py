@@ -101,6 +101,8 @@ class _Condition(NamedTuple):
     wirings: tuple[Wiring, ...] = get_args(Wiring)
     adam: float = 1.0
     """Factor on the strength where the optimiser is Adam."""
+    small: float = 1.0
+    """Factor on the strength where weights start as small as PyTorch draws them."""
 
 
 _UNBOUNDED: tuple[Activation, ...] = ("relu", "leaky_relu", "elu")
@@ -114,9 +116,9 @@ _CONDITIONS: Mapping[FaultKind, _Condition] = {
     FaultKind.DYING_RELU: _Condition(3.0, 30.0, ("relu",), ("plain",)),
     # All other activations have a slope at 0 and come back by themselves.
     FaultKind.ZERO_LAYER: _Condition(activations=("relu",), wirings=("plain",)),
-    FaultKind.LARGE_LAYER: _Condition(8.0, 30.0, _UNBOUNDED, ("plain",)),
-    FaultKind.SATURATED: _Condition(40.0, 150.0, ("tanh", "sigmoid")),
-    FaultKind.EXPLODING_UPSTREAM: _Condition(20.0, 60.0, _UNBOUNDED),
+    FaultKind.LARGE_LAYER: _Condition(8.0, 30.0, _UNBOUNDED, ("plain",), small=2.4),
+    FaultKind.SATURATED: _Condition(40.0, 150.0, ("tanh", "sigmoid"), small=1.7),
+    FaultKind.EXPLODING_UPSTREAM: _Condition(20.0, 60.0, _UNBOUNDED, small=2.4),
     FaultKind.BOTTLENECK: _Condition(wirings=("plain",)),
 }
 
@@ -170,6 +172,7 @@ def draw_fault(
     condition = _CONDITIONS.get(kind, _Condition())
     strength = float(np.exp(random.uniform(np.log(condition.low), np.log(condition.high))))
     strength *= condition.adam if spec.optimizer == "adam" else 1.0
+    strength *= condition.small if spec.initialization == "default" else 1.0
     step = int(random.integers(*steps, endpoint=True))
     return Fault(kind, layer, 0 if kind in _FROM_THE_START else step, strength)
 

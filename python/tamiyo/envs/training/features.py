@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tamiyo.envs.training.graphs import Graphs
-from tamiyo.envs.training.history import ReportHistory
 from tamiyo.envs.training.medians import row_median
+from tamiyo.envs.training.reports import ReportHistory
 from tamiyo.graph.features import HEALTHY_UPDATE_RATIO, MINIMUM_TREND, TREND_REPORTS
 from tamiyo.graph.scales import DECADES, Floats, decades, quotient
 from tamiyo.graph.schema import EDGE_COLUMNS, GLOBAL_COLUMNS, NODE_COLUMNS
@@ -91,8 +91,6 @@ def global_features(
     seen: npt.NDArray[np.bool_],
     reports: ReportHistory,
     *,
-    progress: float,
-    snapshot: npt.NDArray[np.bool_],
     budget_used: Floats,
     since_adaptation: Floats,
 ) -> Floats:
@@ -102,16 +100,14 @@ def global_features(
         layers: Aggregates [H, N].
         seen: [H, N], nodes that were measured.
         reports: What the hosts have reported.
-        progress: Share of the episode that is done.
-        snapshot: [H], whether there is one to go back to.
         budget_used: [H], share of the adaptations that are allowed.
         since_adaptation: [H], optimiser steps; NaN where there was none.
     """
     health, gradient = layers["health_score_mean"], layers["gradient_norm_last"]
     update_over_gradient = quotient(layers["update_ratio_last"], gradient)
-    # What happened before the first report is missing.
-    one = np.full(len(snapshot), np.nan)
-    loss, held_out = reports.loss, reports.held_out_loss
+    loss, held_out, latest = reports.loss, reports.held_out_loss, reports.latest
+    nothing = np.full(reports.hosts, np.nan)
+    oldest_rate = _first_known(reports.learning_rate, nothing)
     trend = np.clip(layers["health_trend"], -1.0, 1.0)
     values: dict[str, Floats] = {
         "health_mean": _mean(health),
@@ -120,19 +116,17 @@ def global_features(
         "stability": _mean(layers["stability"]),
         "seen_layers": seen.sum(axis=1) / np.maximum(seen.sum(axis=1), 1),
         "update_over_gradient": decades(row_median(update_over_gradient), 1.0),
-        "loss_level": decades(_last(loss, one), _last(reports.level, one)),
-        "loss_since_start": _since_start(loss, one),
-        "loss_trend": _trend(loss, one),
-        "loss_nonfinite": (_last(reports.nonfinite, one) > 0).astype(np.float64),
-        "validation_since_start": _since_start(held_out, one),
-        "validation_trend": _trend(held_out, one),
-        "validation_gap": decades(_last_known(held_out, one), _last_known(loss, one)),
-        "validation_accuracy": _last(reports.accuracy, one),
-        "learning_rate": decades(
-            _last(reports.learning_rate, one), _first_known(reports.learning_rate, one)
-        ),
-        "progress": np.full(len(snapshot), progress),
-        "has_snapshot": snapshot.astype(np.float64),
+        "loss_level": decades(latest["loss"], latest["level"]),
+        "loss_since_start": _since_start(loss, nothing),
+        "loss_trend": _trend(loss, nothing),
+        "loss_nonfinite": np.minimum(latest["nonfinite"], 1.0),
+        "validation_since_start": _since_start(held_out, nothing),
+        "validation_trend": _trend(held_out, nothing),
+        "validation_gap": decades(_last_known(held_out, nothing), _last_known(loss, nothing)),
+        "validation_accuracy": latest["accuracy"],
+        "learning_rate": decades(latest["learning_rate"], oldest_rate),
+        "progress": latest["progress"],
+        "has_snapshot": latest["snapshot"],
         "budget_used": np.clip(budget_used, 0.0, 1.0),
         "since_adaptation": np.minimum(np.log10(1.0 + since_adaptation) / 5.0, 1.0),
     }
@@ -151,10 +145,6 @@ def _mean(values: Floats) -> Floats:
 def _least(values: Floats) -> Floats:
     least = np.where(np.isnan(values), np.inf, values).min(axis=1)
     return np.where(np.isinf(least), np.nan, least)
-
-
-def _last(series: Sequence[Floats], missing: Floats) -> Floats:
-    return series[-1] if series else missing
 
 
 def _last_known(series: Sequence[Floats], missing: Floats) -> Floats:

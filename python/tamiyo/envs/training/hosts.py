@@ -7,6 +7,7 @@ same place.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -19,21 +20,28 @@ __all__ = [
     "BATCH",
     "Activation",
     "HostSpec",
+    "Initialization",
     "Optimizer",
+    "Schedule",
     "Wiring",
     "batch_order",
     "fresh_layer",
     "initial_layers",
+    "rate_schedule",
 ]
 
 Activation = Literal["relu", "leaky_relu", "elu", "tanh", "sigmoid"]
 Optimizer = Literal["sgd", "adam"]
 Wiring = Literal["plain", "residual", "skip"]
+Schedule = Literal["constant", "cosine", "warmup"]
+Initialization = Literal["scaled", "default"]
 
 ACTIVATIONS: Sequence[Activation] = ("relu", "leaky_relu", "elu", "tanh", "sigmoid")
 """In the order in which a cohort numbers them."""
 BATCH = 32
 """Samples per optimiser step."""
+WARM_SHARE = 0.1
+"""Share of the training in which a scheduled learning rate rises."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -59,6 +67,10 @@ class HostSpec:
     learning_rate: float = 0.05
     momentum: float = 0.9
     """Of SGD; Adam has its usual .9 and .999."""
+    schedule: Schedule = "constant"
+    """Of the learning rate, see `rate_schedule`."""
+    initialization: Initialization = "scaled"
+    """Of the weights, see `initial_layers`."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -100,13 +112,20 @@ class HostSpec:
 def initial_layers(spec: HostSpec) -> list[tuple[Floats, Floats]]:
     """Weights [in, out] and biases [out] of each linear layer.
 
-    Normal with variance 2 / in for rectifiers (He et al., ICCV 2015) and 2 / (in + out) for bounded
-    activations (Glorot & Bengio, AISTATS 2010); biases are zero. Residual branches are scaled by
-    1 / sqrt(layers), so that sums do not grow with depth (as in GPT-2, Radford et al., 2019).
+    `default` is what `torch.nn.Linear` draws, biases as well: activations and gradients then shrink
+    from layer to layer. `scaled` is normal with variance 2 / in for rectifiers (He et al., ICCV
+    2015) and 2 / (in + out) for bounded activations (Glorot & Bengio, AISTATS 2010), with biases of
+    zero. Its residual branches are scaled by 1 / sqrt(layers), so that sums do not grow with depth
+    (as in GPT-2, Radford et al., 2019).
     """
     random = np.random.default_rng([spec.seed, 0])
+    if spec.initialization == "default":
+        return [
+            (fresh_layer(random, *sizes), random.uniform(-1, 1, sizes[1]) / np.sqrt(sizes[0]))
+            for sizes in pairwise(spec.sizes)
+        ]
     layers = []
-    for layer, (inputs, units) in enumerate(zip(spec.sizes, spec.sizes[1:], strict=False)):
+    for layer, (inputs, units) in enumerate(pairwise(spec.sizes)):
         bounded = spec.activation in ("tanh", "sigmoid")
         last = layer == spec.hidden
         deviation = np.sqrt(2.0 / (inputs + units) if bounded or last else 2.0 / inputs)
@@ -130,3 +149,19 @@ def batch_order(spec: HostSpec, steps: int) -> npt.NDArray[np.int64]:
     passes = -(-steps // per_pass)
     order = [random.permutation(samples)[: per_pass * BATCH] for _ in range(passes)]
     return np.concatenate(order).reshape(-1, BATCH)[:steps]
+
+
+def rate_schedule(spec: HostSpec, steps: int) -> Floats:
+    """Factors [steps] on the learning rate of each step of a training of that length.
+
+    `cosine` falls to nothing (Loshchilov & Hutter, ICLR 2017); `warmup` rises linearly through the
+    first tenth, from a tenth of the rate, before it falls likewise.
+    """
+    done = np.arange(steps) / steps
+    if spec.schedule == "constant":
+        return np.ones(steps)
+    start = WARM_SHARE if spec.schedule == "warmup" else 0.0
+    falling = np.clip((done - start) / (1.0 - start), 0.0, 1.0)
+    cosine = 0.5 * (1.0 + np.cos(np.pi * falling))
+    rising = 0.1 + 0.9 * done / WARM_SHARE
+    return np.where(done < start, rising, cosine)

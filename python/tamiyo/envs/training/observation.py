@@ -9,8 +9,9 @@ from tamiyo.envs.observations import Observation
 from tamiyo.envs.training.cohort import Cohort
 from tamiyo.envs.training.features import edge_features, global_features, node_features
 from tamiyo.envs.training.graphs import Graphs
-from tamiyo.envs.training.history import LayerHistory, ReportHistory
+from tamiyo.envs.training.history import LayerHistory
 from tamiyo.envs.training.measurements import parameter_counts
+from tamiyo.envs.training.reports import ReportHistory
 
 __all__ = ["observe"]
 
@@ -27,7 +28,6 @@ def observe(
     since_adaptation: Floats,
     action_mask: npt.NDArray[np.bool_],
     model_action_mask: npt.NDArray[np.bool_],
-    snapshot: npt.NDArray[np.bool_],
 ) -> Observation:
     """The observation of every host, by the names of `tamiyo.envs.observations`.
 
@@ -40,7 +40,6 @@ def observe(
         since_adaptation: [H], optimiser steps since the last one; NaN where there was none.
         action_mask: [H, N, types].
         model_action_mask: [H, types].
-        snapshot: [H], whether there is one to go back to.
     """
     layers = history.aggregates()
     parameters = parameter_counts(cohort, graphs.node_mask.shape[1])
@@ -51,8 +50,6 @@ def observe(
         layers,
         graphs.node_mask,
         reports,
-        progress=cohort.steps / cohort.total_steps,
-        snapshot=snapshot,
         budget_used=budget_used,
         since_adaptation=since_adaptation,
     )

@@ -11,7 +11,7 @@ import torch
 from tamiyo.envs.training.board import Board, Fields
 from tamiyo.envs.training.episode import Episode
 from tamiyo.envs.training.faults import FaultKind
-from tamiyo.envs.training.sampling import Scenario, TrainingConfig
+from tamiyo.envs.training.sampling import CohortPlan, TrainingConfig
 from tamiyo.learn.rewards import COMPONENTS
 
 __all__ = ["FACTS", "Runner", "Task"]
@@ -41,9 +41,7 @@ class Task:
 
     rows: slice
     """Where its runs are on the board."""
-    scenarios: Sequence[Scenario]
-    width: int
-    """Width to pad to."""
+    plan: CohortPlan
     random: np.random.Generator
     """Draws the new weights of adaptations."""
 
@@ -67,8 +65,7 @@ class Runner:
         """Begin new episodes in place of the present ones."""
         self._rows = [task.rows for task in tasks]
         self.episodes = [
-            Episode(task.scenarios, task.width, self._config, task.random, self._device)
-            for task in tasks
+            Episode(task.plan, self._config, task.random, self._device) for task in tasks
         ]
         for rows, episode in zip(self._rows, self.episodes, strict=True):
             self._write(rows, episode, np.zeros(len(episode.scenarios), bool))

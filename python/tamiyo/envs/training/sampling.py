@@ -8,15 +8,25 @@ import numpy as np
 
 from tamiyo.envs.training.data import TRAINING_DATA
 from tamiyo.envs.training.faults import CURABLE, Fault, FaultKind, draw_fault, places, possible
-from tamiyo.envs.training.hosts import Activation, HostSpec, Optimizer, Wiring
+from tamiyo.envs.training.hosts import (
+    Activation,
+    HostSpec,
+    Initialization,
+    Optimizer,
+    Schedule,
+    Wiring,
+)
+from tamiyo.envs.training.sensing import Sensing, SensingConfig
 from tamiyo.learn.rewards import RewardConfig
 
-__all__ = ["Scenario", "TrainingConfig", "draw_scenarios"]
+__all__ = ["CohortPlan", "Scenario", "TrainingConfig", "draw_cohort"]
 
 _CHOICES: Sequence[Activation] = (*("relu",) * 3, "leaky_relu", "elu", *("tanh",) * 2, "sigmoid")
 """Activations by how often they are drawn."""
 _USUAL_RATES: Mapping[Optimizer, float] = {"sgd": 0.02, "adam": 2e-3}
 """Middles of the healthy learning rates."""
+DEEPEST_UNSCALED = 4
+"""Hidden layers up to which nothing vanishes on its way through weights of PyTorch's size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +40,16 @@ class TrainingConfig:
     decisions: int = 20
     """Decisions in an episode."""
     interval: int = 10
-    """Optimiser steps between two decisions."""
+    """Optimiser steps between two decisions, at the usual pace."""
+    sensing: SensingConfig = field(default_factory=SensingConfig)
+    """How differently runs are watched."""
+    scheduled: float = 0.0
+    """Share of the runs whose learning rate follows a schedule."""
+    unscaled: float = 0.0
+    """Share of the runs, of those that can train so, that begin as PyTorch's layers do."""
+    odd_rates: float = 0.0
+    """Factor e to the power of this, up or down, by which learning rates without a fault may be off
+    the usual ones; networks do not only train with the best."""
     min_hidden: int = 1
     max_hidden: int = 11
     """Hidden layers; there is one linear layer more."""
@@ -59,9 +78,11 @@ class TrainingConfig:
             raise ValueError("hidden layers must be between 1 and their maximum")
 
     @property
-    def steps(self) -> int:
-        """Optimiser steps of a run; the first interval comes before the first decision."""
-        return self.interval * (self.decisions + 1)
+    def most_steps(self) -> int:
+        """Optimiser steps of the longest run."""
+        sensing = self.sensing
+        intervals = max(sensing.leads) + self.decisions + 1
+        return self.interval * max(sensing.paces) * intervals
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +93,34 @@ class Scenario:
     fault: Fault
 
 
-def draw_scenarios(
-    random: np.random.Generator, config: TrainingConfig, count: int
-) -> tuple[Sequence[Scenario], int]:
-    """Runs for one cohort, deepest first, and the width to pad them to.
+@dataclass(frozen=True, eq=False, slots=True)
+class CohortPlan:
+    """Runs that train in one program."""
+
+    scenarios: Sequence[Scenario]
+    """Deepest first."""
+    width: int
+    """Width to pad to."""
+    sensing: Sensing
+
+
+def draw_cohort(random: np.random.Generator, config: TrainingConfig, count: int) -> CohortPlan:
+    """Runs for one cohort, and how they are watched.
 
     Width, optimiser and activation are drawn for the cohort: programs that differ in them would do
     all of their work for every host.
     """
+    # Ways of watching have lots of their own: more of them must not change the runs.
+    lots = random.spawn(1)[0]
+    sensing = Sensing.draw(lots, config.sensing, config.interval, count)
     width = int(random.choice(config.widths))
     optimizer: Optimizer = get_args(Optimizer)[random.integers(2)]
     choices = [one for one in _CHOICES if _possible(config, one) or not config.faulty]
     activation = choices[random.integers(len(choices))]
     kinds = _possible(config, activation)
-    scenarios = [
-        _draw(random, config, HostSpec("", (width,), "plain", activation, optimizer), kinds)
-        for _ in range(count)
-    ]
-    return sorted(scenarios, key=lambda one: -one.spec.hidden), width
+    common = HostSpec("", (width,), "plain", activation, optimizer)
+    scenarios = [_draw(random, config, common, kinds, sensing) for _ in range(count)]
+    return CohortPlan(sorted(scenarios, key=lambda one: -one.spec.hidden), width, sensing)
 
 
 def _possible(config: TrainingConfig, activation: Activation) -> Sequence[FaultKind]:
@@ -101,6 +132,7 @@ def _draw(
     config: TrainingConfig,
     common: HostSpec,
     kinds: Sequence[FaultKind],
+    sensing: Sensing,
 ) -> Scenario:
     spec = _draw_host(random, config, common)
     kind = FaultKind.HEALTHY
@@ -109,8 +141,14 @@ def _draw(
     # Not every host can have every fault: draw hosts until one can.
     while not places(kind, spec):
         spec = _draw_host(random, config, common)
-    earliest = 5 * config.interval if kind is FaultKind.NOT_A_NUMBER else 0
-    latest = max(earliest, config.steps // 2)
+    # Without a snapshot nothing brings numbers back.
+    earliest = sensing.steps(4) if kind is FaultKind.NOT_A_NUMBER else 0
+    half = (sensing.steps(config.decisions) - sensing.lead) // 2
+    latest = max(earliest, sensing.lead + half)
+    if kind not in (FaultKind.RATE_HIGH, FaultKind.RATE_LOW):
+        # What is ten times too high is measured from where rates usually are.
+        spread = config.odd_rates * random.uniform(-1.0, 1.0)
+        spec = replace(spec, learning_rate=spec.learning_rate * float(np.exp(spread)))
     fault = draw_fault(random, kind, spec, (earliest, latest))
     if kind is FaultKind.BOTTLENECK:
         widths = list(spec.widths)
@@ -128,10 +166,20 @@ def _draw_host(random: np.random.Generator, config: TrainingConfig, common: Host
     wiring: Wiring = get_args(Wiring)[random.integers(3)] if hidden > 1 else "plain"
     units = int(random.integers(width // 4, width, endpoint=True))
     widths = [units] * hidden
-    if wiring == "plain" and random.random() < 0.5:
+    shape = random.random() if wiring == "plain" else 1.0
+    if shape < 0.3:
+        widths = random.integers(width // 4, width, hidden, endpoint=True).tolist()
+    elif shape < 0.6:
         # Narrowing towards the classes.
         shares = 1.0 - 0.5 * np.arange(hidden) / hidden
         widths = [max(width // 4, round(units * share)) for share in shares.tolist()]
+    schedule: Schedule = "constant"
+    if random.random() < config.scheduled:
+        schedule = get_args(Schedule)[random.integers(1, 3)]
+    shallow = hidden <= DEEPEST_UNSCALED or wiring == "residual"
+    initialization: Initialization = "scaled"
+    if shallow and random.random() < config.unscaled:
+        initialization = "default"
     # The slope of a sigmoid is at most a quarter.
     usual = _USUAL_RATES[common.optimizer] * (4.0 if common.activation == "sigmoid" else 1.0)
     return replace(
@@ -141,5 +189,7 @@ def _draw_host(random: np.random.Generator, config: TrainingConfig, common: Host
         wiring=wiring,
         learning_rate=usual * float(np.exp(random.uniform(-0.7, 0.7))),
         momentum=float(random.choice([0.8, 0.9])),
+        schedule=schedule,
+        initialization=initialization,
         seed=int(random.integers(2**31)),
     )

@@ -13,7 +13,7 @@ from tamiyo.envs.training.board import Board, Field, Fields
 from tamiyo.envs.training.episode import Episode
 from tamiyo.envs.training.graphs import most_edges, most_nodes
 from tamiyo.envs.training.runner import FACTS, Runner, Task
-from tamiyo.envs.training.sampling import TrainingConfig, draw_scenarios
+from tamiyo.envs.training.sampling import TrainingConfig, draw_cohort
 from tamiyo.envs.training.workers import Workers
 from tamiyo.envs.vectors import GraphVectorEnv, Ints, SingleEnv
 
@@ -148,8 +148,7 @@ class TrainingVectorEnv(GraphVectorEnv):
     def _task(self, draw: int, rows: slice) -> Task:
         hosts = rows.stop - rows.start
         random = np.random.default_rng([self._base, draw, hosts])
-        scenarios, width = draw_scenarios(random, self.config, hosts)
-        return Task(rows, scenarios, width, random)
+        return Task(rows, draw_cohort(random, self.config, hosts), random)
 
     def _observe(self) -> Observation:
         return {name: self._crew.board[name].copy() for name in self._spaces}

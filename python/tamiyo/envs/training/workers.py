@@ -118,10 +118,12 @@ def _shared_out(tasks: Sequence[Task], workers: int) -> Sequence[Sequence[Task]]
 
 
 def _cost(task: Task) -> float:
-    """Time of an interval, in that of one level with hardly any weights."""
-    layers = [scenario.spec.layers for scenario in task.scenarios]
-    weights = sum(layers) * task.width**2
-    return FIXED + max(layers) + weights / WEIGHTS[task.scenarios[0].spec.optimizer]
+    """Time of an episode, in that of one level with hardly any weights for one interval's step."""
+    plan = task.plan
+    layers = [scenario.spec.layers for scenario in plan.scenarios]
+    weights = sum(layers) * plan.width**2
+    step = FIXED + max(layers) + weights / WEIGHTS[plan.scenarios[0].spec.optimizer]
+    return step * plan.sensing.interval
 
 
 @contextmanager
