@@ -68,7 +68,8 @@ def attach(
         optimizer: Its optimiser.
         mode: `observe` only advises, `confirm` applies what is confirmed, `autonomous` applies
             what its checks let pass and takes back what hurts.
-        policy: Who decides; by default the published rules (`RulesPolicy`).
+        policy: Who decides; by default the policy that ships with the package, and published rules
+            (`RulesPolicy`) where there is none or it cannot be relied on.
         total_steps: Optimiser steps planned for the run, if known.
         journal: File for the decision journal.
         run: Name of the run; by default a new one.

@@ -23,6 +23,7 @@ def test_defaults_are_those_of_the_design():
         "uncertainty_threshold": 0.2,
         "max_adaptations_per_epoch": 2,
         "safety_margin": 0.1,
+        "confirmation_steps": 10,
     }
 
 

@@ -56,7 +56,7 @@ def save(make_network, see, tmp_path):
     """A checkpoint of a network that leans the given ways, fitted to the states of `see`."""
 
     def make(biases=EAGER, training=TRAINING, **settings):
-        network = make_network(**settings)
+        network = make_network(**{"confirmation_steps": 0} | settings)
         with torch.no_grad():
             for name, bias in biases.items():
                 network.heads.head(name).last.weight.zero_()
@@ -98,6 +98,21 @@ def test_a_learned_policy_that_can_be_relied_on_decides(load, see):
     assert verdict.decision.policy_version == policy.learned.version
     assert list(verdict.passed_over) == ["rules"]
     assert "no rule found a symptom" in verdict.passed_over["rules"]
+
+
+def test_what_the_learned_policy_proposes_has_to_stand(load, see):
+    policy = load(confirmation_steps=10)
+    first = policy.decide(see(10))
+    assert first.decision is None
+    assert first.pressing
+    assert "has been proposed for 0 steps" in first.reason
+    strange = see(15)
+    strange.graph_data.x += 1e6
+    assert policy.decide(strange).passed_over["gnn"].startswith("layers far from training")
+    assert policy.decide(see(20)).decision is None
+    verdict = policy.decide(see(30))
+    assert verdict.decision.policy == "gnn"
+    assert policy.budget.spent("run", 40, 0) == 1
 
 
 def test_a_learned_policy_that_would_do_nothing_is_heard_until_a_rule_finds_a_cure(load, see):

@@ -9,7 +9,6 @@ from tamiyo.policy import (
     PolicyConfig,
     RulesPolicy,
     checkpoint,
-    learned_policy,
 )
 from tamiyo.service import ServiceConfig, TamiyoService, read_journal
 
@@ -39,7 +38,7 @@ def decide(bus, sample, tmp_path):
 
     async def make():
         config = ServiceConfig(journal=tmp_path / "journal.jsonl")
-        service = TamiyoService(bus, learned_policy(), run="r", config=config)
+        service = TamiyoService(bus, run="r", config=config)
         for step in (10, 20, 30):
             sample(step, dead=1.0)
             await service.advance()

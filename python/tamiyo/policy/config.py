@@ -40,6 +40,8 @@ class PolicyConfig(BaseModel):
     adaptation_confidence_threshold: Share = 0.75
     uncertainty_threshold: Share = 0.2
     safety_margin: Share = 0.1
+    confirmation_steps: int = Field(default=10, ge=0)
+    """Optimiser steps that the learned policy must propose the same before it is done live."""
     max_adaptations_per_epoch: Count = 2
     budget_window_steps: Count = 1000
     """Optimiser steps after which an adaptation no longer counts, for runs without epochs."""

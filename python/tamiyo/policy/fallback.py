@@ -13,6 +13,7 @@ from tamiyo.policy.gnn import EnhancedTamiyoPolicyGNN
 from tamiyo.policy.proposal import make_budget
 from tamiyo.policy.protocol import DecisionPolicy, Verdict, explain, first_failure
 from tamiyo.policy.rules import RulesPolicy
+from tamiyo.policy.standing import StandingProposals
 
 __all__ = ["FallbackPolicy", "learned_policy"]
 
@@ -27,7 +28,8 @@ class FallbackPolicy:
     That is where it could not be loaded or was never trained, where its uncertainty is above
     `uncertainty_threshold`, where the state is not like those that it was trained on
     (`tamiyo.policy.familiarity`), and where it would do nothing although the rules see a symptom
-    that persists and has a cure: their false alarms are rarer than what it misses.
+    that persists and has a cure: their false alarms are rarer than what it misses. What it proposes
+    is done once it has proposed the same for `confirmation_steps` (`tamiyo.policy.standing`).
 
     The rules see every state, so that they know the run when they are needed. Both share one
     budget, and both count a decision of the other as one after which to wait.
@@ -59,6 +61,7 @@ class FallbackPolicy:
         if learned is not None:
             learned.budget = self.budget
         self._unavailable = unavailable
+        self._standing = StandingProposals(self.config.confirmation_steps)
         self._familiarity = None if learned is None else _familiarity(learned)
 
     @classmethod
@@ -98,8 +101,8 @@ class FallbackPolicy:
         if verdict.decision is not None:
             self.budget.charge(verdict.decision, state.epoch)
             self.rules.note_decision(state, followed)
-        # Symptoms have to be confirmed soon, whoever is to decide on them.
-        return replace(verdict, pressing=diagnosis.verdict.pressing)
+        # Symptoms and proposals have to be confirmed soon, whoever is to decide on them.
+        return replace(verdict, pressing=verdict.pressing or diagnosis.verdict.pressing)
 
     def make_decision(self, state: ModelGraphState) -> AdaptationDecision | None:
         """The decision of `decide`, or `None`."""
@@ -118,14 +121,16 @@ class FallbackPolicy:
         target = advice.outputs.get("target", ())
         doubts = [check for check in advice.checks if check.name in DOUBTS]
         failed = first_failure((*doubts, *self._familiarity.checks(state, target)))
-        return advice if failed is None else explain(failed)
+        if failed is not None:
+            self._standing.lapse(state)
+            return explain(failed)
+        return self._standing.confirmed(state, advice)
 
 
 def learned_policy(policy_config: PolicyConfig | None = None) -> DecisionPolicy:
-    """The shipped policy with the rules behind it, for whoever asks for it.
+    """Who decides where nobody is named: the shipped policy with the rules behind it.
 
-    It is not the default: on healthy live runs it acts without need (`docs/policy.md`). Without a
-    shipped policy the rules decide alone.
+    Without a shipped policy the rules decide alone.
 
     Args:
         policy_config: Thresholds and budget.

@@ -168,6 +168,17 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
         """The decision of `decide`, or `None`."""
         return self.decide(state).decision
 
+    def training_state(self) -> dict[str, Tensor]:
+        """What a training that goes on later must know: `state_dict` and `offered`."""
+        return {**self.state_dict(), "offered": self.offered}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `training_state` was taken."""
+        weights = dict(state)
+        # Older checkpoints do not say it.
+        self.offered.copy_(weights.pop("offered", self.offered))
+        self.load_state_dict(weights)
+
     def save_pretrained(self, directory: str | Path, training: Mapping[str, Any]) -> str:
         """Write the policy as safetensors and a JSON manifest.
 

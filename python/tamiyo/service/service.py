@@ -14,7 +14,7 @@ from tamiyo.collect import ProductionHealthCollector
 from tamiyo.contracts import Topic
 from tamiyo.graph import ModelGraphBuilder
 from tamiyo.oona import BusClosedError, OonaClient
-from tamiyo.policy import DecisionPolicy, RulesPolicy, Verdict
+from tamiyo.policy import DecisionPolicy, Verdict, learned_policy
 from tamiyo.service.cycle import DecisionCycle
 from tamiyo.service.journal import DecisionJournal, read_journal
 from tamiyo.service.supervisor import Supervisor
@@ -61,7 +61,7 @@ class TamiyoService:
 
     Args:
         client: The bus.
-        policy: Who decides; by default the published rules.
+        policy: Who decides; by default `tamiyo.policy.learned_policy()`.
         run: The run to control; by default the first that is heard of.
         config: How to run.
     """
@@ -75,7 +75,7 @@ class TamiyoService:
         config: ServiceConfig | None = None,
     ) -> None:
         self.config = config or ServiceConfig()
-        self.policy = policy if policy is not None else RulesPolicy()
+        self.policy = policy if policy is not None else learned_policy()
         self.collector = ProductionHealthCollector(
             client, self.config.buffer_size, run=run, window=self.config.window
         )
