@@ -95,7 +95,6 @@ def test_sigkill_in_every_stage_and_starting_again_gives_the_same_policy(trained
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="a clone resumed after its last epoch forgets what was ever legal")
 def test_the_manifest_of_the_killed_training_says_the_same(trained):
     whole, broken = trained
     name = "policy/policy.json"

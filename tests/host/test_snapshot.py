@@ -48,6 +48,36 @@ def test_replaced_objects_come_back(loop):
     run.steps(1)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["weights", "moments"])
+def test_a_snapshot_knows_whether_it_is_broken(loop, where, value):
+    run = loop("conv", "adamw")
+    run.steps(2)
+    training = TrainingRun(run.model, run.optimizer)
+    healthy = RunSnapshot(training, 2)
+    weight = run.model[4].weight
+    spoilt = weight.data if where == "weights" else run.optimizer.state[weight]["exp_avg_sq"]
+    spoilt[0, 0, 0, 0] = value
+    spoilt_snapshot = RunSnapshot(training, 2)
+    # It tells the state that was kept, whatever the run has come to.
+    healthy.restore()
+    assert not healthy.broken()
+    assert spoilt_snapshot.broken()
+    assert spoilt_snapshot.broken(healthy)
+
+
+def test_what_is_not_finite_in_a_healthy_run_is_no_damage(loop):
+    run = loop("conv", "adamw")
+    run.model.register_parameter("unused", nn.Parameter(torch.full((2,), math.nan)))
+    run.model.register_buffer("mask", torch.full((2,), -math.inf))
+    run.steps(2)
+    good = RunSnapshot(TrainingRun(run.model, run.optimizer), 2)
+    assert good.broken()
+    assert not RunSnapshot(good.run, 2).broken(good)
+    run.model.unused.data.zero_()
+    assert not RunSnapshot(good.run, 2).broken()
+
+
 def change_bit(run):
     run.model[0].weight.data[0, 0] += 1
 

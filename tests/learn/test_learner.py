@@ -261,6 +261,8 @@ def test_the_anchor_stays_and_survives_a_restart(make_env, make_network, make_co
     for one in (learner, resumed):
         for name, tensor in one.anchor.state_dict().items():
             assert torch.equal(tensor, start[name])
+    assert learner.policy.offered.any()
+    assert torch.equal(resumed.policy.offered, learner.policy.offered)
     again, expected = resumed.iterate(env), learner.iterate(env)
     assert expected["anchor_kl"] > 0.0
     assert again == pytest.approx(expected, rel=0, abs=0, nan_ok=True)

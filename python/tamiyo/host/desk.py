@@ -128,7 +128,7 @@ class DecisionDesk:
             return False
         if failed:
             reason = f"{failed} failed, so its effect cannot be judged"
-            self._verdict = Outcome.ROLLED_BACK, reason
+            self._verdict = self.executor.governor.hurt(reason)
         elif self._verdict is None:
             self._verdict = self.executor.verdict(step)
         return self._verdict is not None
@@ -160,7 +160,7 @@ class DecisionDesk:
                 self._answer(decision, step, Outcome.REFUSED, objection)
                 return
             reason = f"pre-empted by {decision.decision_id}"
-            self._conclude(executor, step, Outcome.ROLLED_BACK, reason)
+            self._conclude(executor, step, *executor.governor.hurt(reason))
         self._note(decision, executor.apply(decision, step))
 
     def _conclude(self, executor: Executor, step: int, outcome: Outcome, reason: str) -> None:

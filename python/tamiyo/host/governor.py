@@ -1,6 +1,7 @@
 """Watches the run: raises alarms, keeps a good snapshot, judges an adaptation on probation."""
 
 import math
+from collections.abc import Sequence
 
 from tamiyo.contracts import AdaptationDecision, Outcome
 from tamiyo.host.actions import Undo
@@ -61,6 +62,12 @@ class Governor:
         }
         self._drift = WeightDrift(run, window=max(1, horizon // WINDOWS))
         self._validation: float | None = None
+        self._validated = 0
+        """Losses that were seen when it was reported."""
+        self._calm = 0
+        """Losses that were seen when nothing was wrong with them for the last time."""
+        self._losses_before: Sequence[float] = ()
+        """The last ones before the trial."""
         self._sample_alarm: str | None = None
         self._sample_trouble = False
 
@@ -93,6 +100,8 @@ class Governor:
         """The loss of a step, computed before that step's update."""
         self.history.observe(loss)
         self._loss.observe(loss)
+        if not self._loss.suspicious:
+            self._calm = self.history.seen
         if self.trial is not None and step > self.trial.step:
             self.trial.observe(loss)
 
@@ -109,15 +118,20 @@ class Governor:
         self._sample_trouble = any(watch.suspicious for watch in watches.values())
 
     def loss_before(self) -> float | None:
-        """Level to compare with after an adaptation: recent in an alarm, robust otherwise."""
-        return self.history.level(short=self.alarm is not None)
+        """Level to compare with after an adaptation; `None` if it is not finite or not known.
+
+        It is that of the run as it is now: after a jump of the losses since then, otherwise the
+        recent one in an alarm and the robust one without.
+        """
+        usual = LossHistory.SHORT if self.alarm else LossHistory.RECENT
+        return self.history.level(min(self._jumped, LossHistory.SHORT) or usual)
 
     def observe_validation(self, loss: float) -> None:
         """The loss of an evaluation on held-out data."""
         if self.trial is not None:
             self.trial.validations.append(loss)
         else:
-            self._validation = loss if math.isfinite(loss) else None
+            self._validate(loss if math.isfinite(loss) else None)
 
     def open_trial(
         self,
@@ -132,7 +146,10 @@ class Governor:
     ) -> Trial:
         """Watch an adaptation that was applied after `step` optimiser steps; see `Trial`."""
         # A run in trouble is no measure of how fast its loss should fall or its weights move.
-        healthy = self.alarm is None
+        jumped = bool(self._jumped)
+        healthy = self.alarm is None and not jumped
+        stale = (self._loss.alarm or jumped) and self._validated <= self._calm
+        level, self._losses_before = self.loss_before(), self.history.recent
         self._drift.restart(step, compare=healthy)
         self.trial = Trial(
             decision,
@@ -141,10 +158,10 @@ class Governor:
             trained,
             step,
             self.horizon,
-            self.loss_before(),
+            level,
             self.history.spread(),
             self.initial_loss,
-            latest=self.history.level(short=True) if healthy else None,
+            latest=self.history.level(LossHistory.SHORT) if healthy else None,
             noise=self.history.noise(),
             latest_noise=self.history.noise(LossHistory.RECENT // 2),
             pace=self.history.pace() if healthy else 0.0,
@@ -153,7 +170,8 @@ class Governor:
             stillest=self._drift.stillest,
             shares=self._drift.shares,
             steady=self._drift.steady,
-            validation=self._validation,
+            validation=None if stale else self._validation,
+            diverged=level is None and self.history.seen > 0,
             steps_lost=steps_lost,
             duration_ms=duration_ms,
         )
@@ -164,10 +182,13 @@ class Governor:
         trial, self.trial = self.trial, None
         if rolled_back:
             self._drift.restart(step, compare=False)
+            self.history.recall(self._losses_before)
+            if trial is not None and trial.validation is not None:
+                self._validate(trial.validation)
             return
         self._drift.forget()
         if trial is not None and trial.validations:
-            self._validation = trial.validations[-1]
+            self._validate(trial.validations[-1])
 
     def consider_snapshot(self, step: int) -> None:
         """Let the keeper go on after a step. Without losses nothing is checked and nothing kept."""
@@ -187,5 +208,31 @@ class Governor:
         ends = verdict is not None and verdict[0] is Outcome.KEPT
         # Not every value shows in the training loss: statistics of a normalisation do not.
         if (ends or step == trial.step) and trial.before.broken_since():
-            return Outcome.ROLLED_BACK, "it brought in values that are not finite"
+            return self.hurt("it brought in values that are not finite")
+        if verdict is not None and verdict[0] is Outcome.ROLLED_BACK:
+            return self.hurt(verdict[1])
         return verdict
+
+    def hurt(self, reason: str) -> tuple[Outcome, str]:
+        """What is to become of an adaptation on probation that cannot be kept.
+
+        It is taken back, unless the run was broken before it: it cannot be worse than that.
+
+        Raises:
+            RuntimeError: no adaptation is on trial.
+        """
+        trial = self.trial
+        if trial is None:
+            raise RuntimeError("no adaptation is on trial")
+        if trial.diverged or trial.before.broken(self.keeper.good):
+            return Outcome.FAILED, f"{reason}; it stays, because the run was broken before it"
+        return Outcome.ROLLED_BACK, reason
+
+    @property
+    def _jumped(self) -> int:
+        """Losses since a jump that has not been made good; 0 without one."""
+        return self.history.since_jump(self._loss.bound)
+
+    def _validate(self, loss: float | None) -> None:
+        """Take a validation loss for that of the run as it is now."""
+        self._validation, self._validated = loss, self.history.seen

@@ -263,6 +263,23 @@ class RunSnapshot:
         finite = torch.stack([norm.isfinite().to(device) for norm in norms]).tolist()
         return any(self._store.finite(t) for t, ok in zip(floating, finite, strict=True) if not ok)
 
+    def broken(self, good: "RunSnapshot | None" = None) -> bool:
+        """Whether a parameter, or what the optimiser remembers of one, is not finite.
+
+        Buffers are not asked: masks may be infinite, and training may not feel the others.
+
+        Args:
+            good: A healthy state of the run; what is not finite there either does no harm.
+        """
+        weights = (p for module in self._modules for p in module.parameters.values())
+        states = (value for state in self._state.values() for value in state.values())
+        moments = (self._store.live(kept.number) for kept in states if isinstance(kept, _Kept))
+        return any(
+            not self._store.finite(tensor) and (good is None or good._store.finite(tensor))
+            for tensor in (*weights, *moments)
+            if tensor is not None
+        )
+
     def _devices(self) -> list[int]:
         parameters = unwrap(self.run.model).parameters()
         return sorted({p.device.index for p in parameters if p.is_cuda})

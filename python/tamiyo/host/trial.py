@@ -57,7 +57,7 @@ class Trial:
     horizon: int
     """Steps that it is watched for."""
     loss_before: float | None
-    """Robust level of the loss before; `None` if it was not finite or not known."""
+    """Level of the loss right before; `None` if it was not finite or not known."""
     spread: float
     """Robust standard deviation of the loss before."""
     initial: float
@@ -81,7 +81,9 @@ class Trial:
     steady: bool = False
     """Whether the learning rate was not on the rise before."""
     validation: float | None = None
-    """The last validation loss before; `None` if there was none."""
+    """The last validation loss of the run as it was before; `None` if there was none."""
+    diverged: bool = False
+    """Whether the losses right before were not finite."""
     steps_lost: int = 0
     """Steps that the adaptation itself has undone (`restore`)."""
     duration_ms: float = 0.0
@@ -130,24 +132,18 @@ class Trial:
             last: Whether there will be no later chance; a quarter of the horizon is then enough.
         """
         if reason := self._early_harm():
-            return self._hurt(reason)
+            return Outcome.ROLLED_BACK, reason
         enough = max(RECOVERED, self.horizon // 4) if last else self._until
         if step - self.step < enough:
             return None
         if reason := self._final_harm():
-            return self._hurt(reason)
+            return Outcome.ROLLED_BACK, reason
         if not last and self._until < LONGEST * self.horizon and self._unsettled():
             self._until += self.horizon
             return None
         if self.steady and self._runs_away():
-            return self._hurt("the learning rate, steady before, has risen ever since")
+            return Outcome.ROLLED_BACK, "the learning rate, steady before, has risen ever since"
         return Outcome.KEPT, "" if self.losses else "no loss was reported: its effect is not known"
-
-    def _hurt(self, reason: str) -> Verdict:
-        # A run that was already broken has nothing better to go back to.
-        if self.loss_before is None:
-            return Outcome.FAILED, f"{reason}, as it was before"
-        return Outcome.ROLLED_BACK, reason
 
     def _early_harm(self) -> str:
         """What shows without waiting for the horizon; empty if nothing does."""

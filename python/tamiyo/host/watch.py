@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
 __all__ = ["LossHistory", "RobustWatch", "error_of_median", "robust_spread"]
@@ -147,6 +147,11 @@ class RobustWatch:
         self._high = self._normal = self._in_alarm = self._refresh_in = 0
 
 
+def _count_last(values: Sequence[float], holds: Callable[[float], bool]) -> int:
+    """Length of the longest end of a series of which all that is true."""
+    return sum(1 for _ in itertools.takewhile(holds, reversed(values)))
+
+
 class LossHistory:
     """Recent losses, their robust level, and the slow level of the whole run."""
 
@@ -165,6 +170,16 @@ class LossHistory:
         self.seen = 0
         """Losses that were observed."""
 
+    @property
+    def recent(self) -> Sequence[float]:
+        """The last 64 losses, oldest first."""
+        return tuple(self._recent)
+
+    def recall(self, recent: Sequence[float]) -> None:
+        """The run is back where `recent` was read: what came since says nothing about it."""
+        self._recent.clear()
+        self._recent.extend(recent)
+
     def observe(self, loss: float) -> None:
         """Take the loss of a step."""
         self.seen += 1
@@ -178,11 +193,29 @@ class LossHistory:
             self._blocks.append(median(self._block))
             self._block.clear()
 
-    def level(self, *, short: bool = False) -> float | None:
-        """Median of the last 32 losses (8 if `short`), `None` if half of them are not finite."""
-        recent = list(self._recent)[-(self.SHORT if short else self.RECENT) :]
+    def level(self, count: int = RECENT) -> float | None:
+        """Median of the last losses, `None` if half of them are not finite.
+
+        Args:
+            count: How many of the last 64.
+        """
+        recent = list(self._recent)[-count:]
         finite = [loss for loss in recent if math.isfinite(loss)]
         return median(finite) if len(finite) * 2 > len(recent) else None
+
+    def since_jump(self, bound: float) -> int:
+        """How many of the last 64 losses came after a jump; 0 if the loss is not up now.
+
+        After a loss that is not finite only such losses count. A single high one is no jump yet:
+        it may be a spike.
+
+        Args:
+            bound: Losses up to this one are not high.
+        """
+        latest = self._recent
+        broken = _count_last(latest, lambda loss: not math.isfinite(loss))
+        high = _count_last(latest, lambda loss: not (math.isfinite(loss) and loss <= bound))
+        return broken or (high if high > 1 else 0)
 
     def spread(self) -> float:
         """Robust standard deviation of the last 32 losses; 0 without finite ones."""

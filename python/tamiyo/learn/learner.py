@@ -141,7 +141,7 @@ class PolicyLearner:
     def state(self) -> TrainingState:
         """Everything that the next iterations depend on, apart from the configuration."""
         groups = {
-            "policy": self.policy.state_dict(),
+            "policy": self.policy.training_state(),
             "target": self.target.state_dict(),
             "optimizer": moments_of(self.optimizer),
             "memory": {} if self.memory is None else self.memory.state_dict(),
@@ -157,7 +157,7 @@ class PolicyLearner:
     def load_state(self, state: TrainingState) -> None:
         """Continue where `state` was taken."""
         parts = parted(state.tensors)
-        self.policy.load_state_dict(parts["policy"])
+        self.policy.load_training_state(parts["policy"])
         self.target.load_state_dict(parts["target"])
         load_moments(self.optimizer, parts["optimizer"], state.values["groups"])
         self.scheduler.load_state_dict(state.values["scheduler"])

@@ -28,7 +28,10 @@ def lessons(make_graphs):
 
 
 def same(one, other):
-    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert one.offered.any()
+    return torch.equal(one.offered, other.offered) and all(
+        torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True)
+    )
 
 
 def test_the_clone_answers_as_the_expert(lessons, make_network):
@@ -74,6 +77,14 @@ def test_an_interrupted_clone_ends_with_the_same_numbers(lessons, make_network, 
     assert same(half, whole) == (done == config.epochs)
     clone(resumed, lessons, config, directory=tmp_path)
     assert same(resumed, whole)
+
+
+def test_a_clone_that_was_finished_knows_all_it_knew(lessons, make_network, tmp_path):
+    config = CloningConfig(epochs=1, batch_size=32)
+    finished, resumed = make_network(), make_network(seed=7)
+    for network in (finished, resumed):
+        clone(network, lessons, config, directory=tmp_path)
+    assert same(resumed, finished)
 
 
 def test_every_epoch_is_reported(lessons, make_network):

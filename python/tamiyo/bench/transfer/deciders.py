@@ -22,8 +22,8 @@ __all__ = ["NOBODY", "ORACLE", "OraclePolicy", "make_policy"]
 
 NOBODY, RULES, LEARNED, ORACLE = "none", "rules", "learned", "oracle"
 WAIT = 20
-"""Steps that the oracle lets pass after a fault: a cure that comes before the governor has raised
-its alarm is held against the healthy loss of before, and taken back."""
+"""Steps that the oracle lets pass after a fault: a cure that comes before the governor can tell it
+from a spike is held against the healthy loss of before, and taken back."""
 
 
 def make_policy(name: str) -> DecisionPolicy:

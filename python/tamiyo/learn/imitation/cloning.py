@@ -145,7 +145,7 @@ def _losses(
 def _state(
     policy: EnhancedTamiyoPolicyGNN, optimizer: torch.optim.Optimizer, epoch: int
 ) -> TrainingState:
-    tensors = joined(policy=policy.state_dict(), optimizer=moments_of(optimizer))
+    tensors = joined(policy=policy.training_state(), optimizer=moments_of(optimizer))
     return TrainingState(tensors, {"epoch": epoch})
 
 
@@ -159,6 +159,6 @@ def _resume(
     if state is None:
         return 0
     parts = parted(state.tensors)
-    policy.load_state_dict(parts["policy"])
+    policy.load_training_state(parts["policy"])
     load_moments(optimizer, parts["optimizer"])
     return int(state.values["epoch"])
