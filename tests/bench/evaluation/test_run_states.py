@@ -110,8 +110,10 @@ def test_a_topology_is_the_same_object_while_nothing_changes(seen):
     assert changed > 0
 
 
-def test_what_became_nan_is_flagged_in_the_layers_and_in_the_report():
+@pytest.mark.parametrize("window", [100, 2])
+def test_what_became_nan_is_flagged_in_the_layers_and_in_the_report(window):
     config = TrainingConfig(
+        sensing=SensingConfig(windows=(window,)),
         decisions=12,
         interval=5,
         max_hidden=2,

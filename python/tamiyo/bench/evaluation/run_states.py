@@ -50,7 +50,6 @@ class RunStates:
         self._builders = [ModelGraphBuilder() for _ in self._names]
         self._topologies: dict[int, tuple[tuple[Any, ...], ModelTopology]] = {}
         self._reports: list[list[PerformanceMetrics]] = [[] for _ in self._names]
-        self._errors = np.zeros(episode.graphs.node_mask.shape)
         self._adaptations = episode.adaptations.copy()
         self._read_at = self._adapted_at = np.full(len(self._names), np.nan)
 
@@ -59,12 +58,10 @@ class RunStates:
         episode = self._episode
         readings = episode.history.readings
         layers = episode.history.aggregates()
-        errors = np.nan_to_num(layers["error_rate"]) * readings
         # Without loss scaling no reading of a sound run has an error.
-        broken = errors - self._errors > 0.5
-        self._errors = errors
+        broken = layers["error_count_last"] > 0
         since = self._since_adaptation()
-        parameters = parameter_counts(episode.cohort, errors.shape[1])
+        parameters = parameter_counts(episode.cohort, broken.shape[1])
         widths = episode.graphs.widths(episode.cohort)
         kinds = episode.cohort.kinds.cpu().numpy()
         masks = episode.masks()

@@ -81,6 +81,7 @@ class LayerHistory:
             self._kept["measured"].sum(axis=0) / readings / len(MEASUREMENTS)
         )
         columns["error_rate"] = self._kept["errors"].sum(axis=0) / readings
+        columns["error_count_last"] = self._kept["errors"][-1:].sum(axis=0)
         slope, stability = self._regression()
         span = self._times[-1] - self._times[0] if self.readings else 0.0
         return columns | {"health_trend": slope * span, "stability": stability}
