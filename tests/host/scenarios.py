@@ -14,6 +14,7 @@ from replicas import RANKS, Replica
 from tamiyo.contracts import AdaptationType
 from tamiyo.host.follower import Follower
 from tamiyo.host.rendezvous import INTERVAL, Rendezvous
+from tamiyo.policy import RulesPolicy
 
 
 def adapt(rank, kind, layers, parameters, optimizer, more=0, **options):
@@ -222,6 +223,7 @@ def attached(rank, folder):
         run.model,
         run.optimizer,
         mode="autonomous",
+        policy=RulesPolicy(),
         pace="lockstep",
         journal=journal,
         probe_budget=1.0,
