@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from tamiyo.bench.adversary.assessment import Assessment, Attack, median_watch
 from tamiyo.bench.adversary.costs import Cost
+from tamiyo.bench.markdown import markdown_table
 
 __all__ = ["cost_table", "report"]
 
@@ -12,10 +13,12 @@ def report(assessment: Assessment) -> str:
     """Everything that was found, but the costs."""
     return "\n\n".join(
         (
-            _table(("what", "share (95 % interval)"), _promises(assessment)),
-            _table(_COLUMNS, _groups(assessment, "adaptation")),
-            _table(_COLUMNS, _groups(assessment, "subject")),
-            _table(("missed", "run", "step", "worse by", "significant from"), _missed(assessment)),
+            markdown_table(("what", "share (95 % interval)"), _promises(assessment)),
+            markdown_table(_COLUMNS, _groups(assessment, "adaptation")),
+            markdown_table(_COLUMNS, _groups(assessment, "subject")),
+            markdown_table(
+                ("missed", "run", "step", "worse by", "significant from"), _missed(assessment)
+            ),
         )
     )
 
@@ -23,7 +26,7 @@ def report(assessment: Assessment) -> str:
 def cost_table(costs: Iterable[Cost]) -> str:
     """What snapshots and rollbacks take."""
     head = ("run", "parameters", "snapshot, bytes", "step, ms", "snapshot, ms", "rollback, ms")
-    return _table(
+    return markdown_table(
         head,
         (
             (
@@ -84,8 +87,3 @@ def _missed(assessment: Assessment) -> Iterable[Sequence[str]]:
 
 def _taken_back(attacks: Iterable[Attack]) -> int:
     return sum(attack.taken_back for attack in attacks)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from tamiyo.bench.evaluation.evaluation import Evaluation
 from tamiyo.bench.evaluation.resampling import RESAMPLES
 from tamiyo.bench.evaluation.result import SplitResult
-from tamiyo.bench.evaluation.sheets import Sheet, reliability_plot, sheets
+from tamiyo.bench.evaluation.sheets import reliability_plot, sheets
+from tamiyo.bench.markdown import markdown_table
 
 __all__ = ["card"]
 
@@ -48,13 +49,8 @@ def _split(result: SplitResult) -> Iterator[str]:
     )
     for sheet in sheets(result):
         yield f"### {sheet.title}"
-        yield _markdown(sheet)
+        yield markdown_table(sheet.head, sheet.rows, numbers=True)
     for name, cohort in result.cohorts.items():
         if cohort.reliability["width"]:
             yield f"### Reliability of {name}"
             yield f"```text\n{reliability_plot(cohort)}\n```"
-
-
-def _markdown(sheet: Sheet) -> str:
-    rules = ["---", *("---:" for _ in sheet.head[1:])]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (sheet.head, rules, *sheet.rows))

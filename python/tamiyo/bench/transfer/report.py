@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tamiyo.bench.evaluation.sheets import Sheet, span
+from tamiyo.bench.markdown import markdown_table
 from tamiyo.bench.transfer.figures import (
     Figures,
     false_alarms,
@@ -174,5 +175,4 @@ def _what(adaptation: str, parameters: Mapping[str, object]) -> str:
 
 
 def _markdown(sheet: Sheet) -> str:
-    lines = [sheet.head, ["---"] * len(sheet.head), *sheet.rows]
-    return f"### {sheet.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"### {sheet.title}\n\n{markdown_table(sheet.head, sheet.rows)}"
