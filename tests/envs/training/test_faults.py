@@ -12,6 +12,7 @@ from tamiyo.envs.training.episode import Episode
 from tamiyo.envs.training.faults import (
     CURABLE,
     CURES,
+    EARLY,
     WHOLE_RUN,
     Fault,
     FaultKind,
@@ -115,8 +116,31 @@ def test_half_of_the_runs_are_healthy_and_all_depths_are_drawn():
 
 def test_draws_of_a_step_are_within_their_range():
     random = np.random.default_rng(0)
-    steps = {draw_fault(random, FaultKind.RATE_HIGH, PLAIN, (3, 5)).step for _ in range(60)}
+    steps = {draw_fault(random, FaultKind.NOT_A_NUMBER, PLAIN, (3, 5)).step for _ in range(60)}
     assert steps == {3, 4, 5}
+
+
+@pytest.mark.parametrize("kind", [FaultKind.RATE_LOW, FaultKind.EXPLODING_UPSTREAM])
+def test_half_of_the_faults_that_can_be_there_from_the_start_are(kind):
+    random = np.random.default_rng(0)
+    steps = np.array([draw_fault(random, kind, PLAIN, (3, 5)).step for _ in range(400)])
+    assert (steps == 0).mean() == pytest.approx(EARLY, abs=0.08)
+    assert set(steps) == {0, 3, 4, 5}
+
+
+@pytest.mark.parametrize(("optimizer", "starts"), [("sgd", {0, 3}), ("adam", {3})])
+def test_what_adam_cannot_be_cured_of_is_never_there_from_the_start(optimizer, starts):
+    random, spec = np.random.default_rng(0), replace(PLAIN, optimizer=optimizer)
+    steps = {draw_fault(random, FaultKind.RATE_HIGH, spec, (3, 3)).step for _ in range(60)}
+    assert steps == starts
+
+
+def test_one_unit_is_no_bottleneck_for_two_classes():
+    assert places(FaultKind.BOTTLENECK, replace(PLAIN, data="digits"))
+    assert not places(FaultKind.BOTTLENECK, replace(PLAIN, data="breast_cancer"))
+    config = TrainingConfig(faulty=1.0, data=("moons",))
+    drawn = draw_cohort(np.random.default_rng(0), config, 64).scenarios
+    assert FaultKind.BOTTLENECK not in {one.fault.kind for one in drawn}
 
 
 @pytest.mark.parametrize("name", [*TRAINING_DATA, *HELD_OUT_DATA])

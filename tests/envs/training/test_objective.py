@@ -110,7 +110,7 @@ def test_returns_telescope_to_the_weighted_levels():
     weights = RewardConfig(accuracy=0.5, speed=1.0, memory=0.3, stability=0.2)
     config = replace(CONFIG, rewards=weights, max_hidden=5)
     env, random = TrainingVectorEnv(8, config=config, cohort_size=4), np.random.default_rng(3)
-    observation, _ = env.reset(seed=1)
+    observation, _ = env.reset(seed=2)
     episodes, total = env.episodes, np.zeros(8)
     for _ in range(config.decisions):
         observation, reward, *_, infos = env.step(legal_at_random(env, observation, random))

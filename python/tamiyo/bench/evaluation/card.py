@@ -28,7 +28,7 @@ def _parts(evaluation: Evaluation, command: str) -> Iterator[str]:
     yield f"```bash\n{command}\n```"
     yield (
         f"{request.seeds} evaluation seeds (0 to {request.seeds - 1}) of {request.hosts} runs for "
-        f"each split; every cohort plays the same runs. Intervals: hierarchical bootstrap, "
+        f"each split; every cohort plays the same runs. Intervals: bootstrap over seeds, "
         f"{RESAMPLES} resamples, 95 %. Figures are defined in `docs/evaluation.md`. {built}."
     )
     yield "## Bars"

@@ -22,7 +22,7 @@ __all__ = ["PROGRAM", "Job", "Played", "play", "play_all"]
 Played: TypeAlias = dict[str, Rows]
 """Rows by the name of the cohort."""
 
-PROGRAM = 8
+PROGRAM = 32
 """Most runs in one tensor program: they share width, activation and optimiser."""
 
 

@@ -1,9 +1,11 @@
-"""Intervals by the hierarchical bootstrap: over evaluation seeds, then over the runs of each.
+"""Intervals by the bootstrap over evaluation seeds.
 
-Runs of one seed resemble each other, so that seeds are drawn with replacement first, and then runs
-with replacement within every seed drawn (Davison & Hinkley, *Bootstrap Methods and their
-Application*, 1997, section 3.8). Intervals are percentile intervals. All cohorts share the draws,
-because they played the same runs: differences are paired.
+Runs of one seed resemble each other, so that whole seeds are drawn with replacement; drawing the
+runs within them as well would count their spread twice (Davison & Hinkley, *Bootstrap Methods and
+their Application*, 1997, section 3.8). Of S seeds, S - 1 are drawn, with which the variance of a
+mean is right also where seeds are few (Rao & Wu, *Resampling inference with complex survey data*,
+JASA 83, 1988). Intervals are percentile intervals. All cohorts share the draws, because they played
+the same runs: differences are paired.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,7 +43,7 @@ class Resampler:
     """How often each run is drawn in each resample; the first row is the sample itself.
 
     Args:
-        clusters: [R], the evaluation seed of each run.
+        clusters: [R], the evaluation seed of each run. Where there is only one, runs are drawn.
         resamples: Number of draws.
         seed: Of the draws.
 
@@ -54,18 +56,15 @@ class Resampler:
     ) -> None:
         if not len(clusters):
             raise ValueError("there are no runs to resample")
-        random = np.random.default_rng(seed)
-        members = [np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)]
-        drawn = random.multinomial(
-            len(members), np.full(len(members), 1 / len(members)), size=resamples
-        )
+        names, cluster_of = np.unique(clusters, return_inverse=True)
+        if len(names) == 1:
+            cluster_of = np.arange(len(clusters))
+        count = int(cluster_of.max()) + 1
+        shares = np.full(count, 1 / count)
+        drawn = np.random.default_rng(seed).multinomial(max(count - 1, 1), shares, size=resamples)
         self.weights: Floats = np.ones((resamples + 1, len(clusters)))
         """[resamples + 1, R]."""
-        for column, rows in enumerate(members):
-            # A seed that was drawn n times contributes n independent draws of its runs.
-            shares = np.full(len(rows), 1 / len(rows))
-            runs = len(rows) * drawn[:, column]
-            self.weights[1:, rows] = random.multinomial(runs, shares)
+        self.weights[1:] = drawn[:, cluster_of]
 
     def ratio(self, numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> Figure:
         """Weighted sum of one column [R] over that of another, where that is not zero."""

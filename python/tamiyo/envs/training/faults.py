@@ -4,7 +4,7 @@ Values follow the fault list of the benchmark. What is called *layer* is a linea
 from 0; -1 is the run as a whole.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, get_args
@@ -14,11 +14,12 @@ import torch
 
 from tamiyo.contracts import AdaptationType
 from tamiyo.envs.training.cohort import Cohort
-from tamiyo.envs.training.hosts import ACTIVATIONS, Activation, HostSpec, Wiring
+from tamiyo.envs.training.hosts import ACTIVATIONS, Activation, HostSpec, Optimizer, Wiring
 
 __all__ = [
     "CURABLE",
     "CURES",
+    "EARLY",
     "WHOLE_RUN",
     "Fault",
     "FaultKind",
@@ -103,6 +104,8 @@ class _Condition(NamedTuple):
     """Factor on the strength where the optimiser is Adam."""
     small: float = 1.0
     """Factor on the strength where weights start as small as PyTorch draws them."""
+    classes: int = 2
+    """Fewest classes of the data."""
 
 
 _UNBOUNDED: tuple[Activation, ...] = ("relu", "leaky_relu", "elu")
@@ -119,7 +122,8 @@ _CONDITIONS: Mapping[FaultKind, _Condition] = {
     FaultKind.LARGE_LAYER: _Condition(8.0, 30.0, _UNBOUNDED, ("plain",), small=2.4),
     FaultKind.SATURATED: _Condition(40.0, 150.0, ("tanh", "sigmoid"), small=1.7),
     FaultKind.EXPLODING_UPSTREAM: _Condition(20.0, 60.0, _UNBOUNDED, small=2.4),
-    FaultKind.BOTTLENECK: _Condition(wirings=("plain",)),
+    # One unit can tell two classes apart.
+    FaultKind.BOTTLENECK: _Condition(wirings=("plain",), classes=3),
 }
 
 _FROM_THE_START = (
@@ -129,6 +133,18 @@ _FROM_THE_START = (
     FaultKind.FROZEN_LAYER,
 )
 """Faults of the initialisation or of the architecture."""
+_BOTH: Sequence[Optimizer] = get_args(Optimizer)
+_EARLY: Mapping[FaultKind, Sequence[Optimizer]] = {
+    FaultKind.RATE_LOW: _BOTH,
+    # What Adam breaks by it, a smaller rate does not mend.
+    FaultKind.RATE_HIGH: ("sgd",),
+    FaultKind.DYING_RELU: _BOTH,
+    FaultKind.SATURATED: _BOTH,
+    FaultKind.EXPLODING_UPSTREAM: _BOTH,
+}
+"""Faults that may just as well be there from the first step on, with these optimisers."""
+EARLY = 0.5
+"""Share of them that are."""
 NARROW = 4
 """Units without which one more layer of a single unit is no bottleneck."""
 
@@ -136,7 +152,9 @@ NARROW = 4
 def places(kind: FaultKind, spec: HostSpec) -> list[int]:
     """Layers where a fault of this kind can strike the host and be mended."""
     condition = _CONDITIONS.get(kind, _Condition())
-    if spec.wiring not in condition.wirings or spec.activation not in condition.activations:
+    if not possible(kind, spec.activation, spec.dataset.classes):
+        return []
+    if spec.wiring not in condition.wirings:
         return []
     every, own = list(range(spec.layers)), [i for i in range(spec.hidden) if not spec.summed(i)]
     special = {
@@ -152,9 +170,10 @@ def places(kind: FaultKind, spec: HostSpec) -> list[int]:
     return special.get(kind, own)
 
 
-def possible(kind: FaultKind, activation: Activation) -> bool:
-    """Whether networks with this activation can have faults of this kind."""
-    return activation in _CONDITIONS.get(kind, _Condition()).activations
+def possible(kind: FaultKind, activation: Activation, classes: int) -> bool:
+    """Whether networks with this activation can have faults of this kind, on such data."""
+    condition = _CONDITIONS.get(kind, _Condition())
+    return activation in condition.activations and classes >= condition.classes
 
 
 def draw_fault(
@@ -174,7 +193,8 @@ def draw_fault(
     strength *= condition.adam if spec.optimizer == "adam" else 1.0
     strength *= condition.small if spec.initialization == "default" else 1.0
     step = int(random.integers(*steps, endpoint=True))
-    return Fault(kind, layer, 0 if kind in _FROM_THE_START else step, strength)
+    early = random.random() < EARLY and spec.optimizer in _EARLY.get(kind, ())
+    return Fault(kind, layer, 0 if early or kind in _FROM_THE_START else step, strength)
 
 
 def strike(cohort: Cohort, host: int, fault: Fault) -> None:

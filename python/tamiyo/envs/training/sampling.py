@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 
-from tamiyo.envs.training.data import TRAINING_DATA
+from tamiyo.envs.training.data import TRAINING_DATA, dataset
 from tamiyo.envs.training.faults import CURABLE, Fault, FaultKind, draw_fault, places, possible
 from tamiyo.envs.training.hosts import (
     Activation,
@@ -124,7 +124,8 @@ def draw_cohort(random: np.random.Generator, config: TrainingConfig, count: int)
 
 
 def _possible(config: TrainingConfig, activation: Activation) -> Sequence[FaultKind]:
-    return [kind for kind in config.faults if possible(kind, activation)]
+    classes = max(dataset(name).classes for name in config.data)
+    return [kind for kind in config.faults if possible(kind, activation, classes)]
 
 
 def _draw(
