@@ -1,6 +1,7 @@
 """`tamiyo evaluate` as a person and as a script run it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tamiyo.bench.evaluation.lineup import COHORTS
 from tamiyo.bench.evaluation.resampling import Figure
 from tamiyo.bench.evaluation.result import CohortResult, SplitResult
 from tamiyo.bench.evaluation.sheets import sheets
-from tamiyo.bench.evaluation.splits import SPLITS
+from tamiyo.bench.evaluation.splits import GROUPS, SPLITS
 from tamiyo.cli import evaluate as command
 from tamiyo.cli.main import app
 from tamiyo.envs.training.faults import FaultKind
@@ -74,6 +75,47 @@ def test_check_exits_with_1_and_says_what_is_missed_and_how_far(checkpoint):
     assert "decision accuracy: 0.000, > 0.8 is asked for, missed by 0.800" in said
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """Names of the splits that are asked for, instead of an evaluation of them."""
+    names = []
+
+    def remember(request, *_):
+        names.extend(split.name for split in request.splits)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run", remember)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("options", "splits"),
+    [
+        ((), ["validation"]),
+        (("--check",), ["validation", *GROUPS["test"]]),
+        (("--check", "--split", "train"), ["train"]),
+    ],
+)
+def test_checking_alone_looks_at_unseen_data_as_well(asked, options, splits):
+    assert run("--cohorts", "no-op", *options).exit_code == 130
+    assert asked == splits
+
+
+def test_an_interrupt_is_one_line(asked):
+    done = run("--cohorts", "no-op")
+    assert done.stderr.strip() == "Interrupted: nothing was written."
+
+
+def test_checking_says_what_was_not_looked_at_and_that_seeds_are_few(checkpoint):
+    options = (checkpoint, "--cohorts", "learned,rules", "--split", "train", "--check")
+    noted = " ".join(run(*options).stderr.split())
+    assert "Not looked at, because they hold for validation: share of the oracle's J; " in noted
+    assert "AUROC of the uncertainty." in noted
+    assert "2 seeds: 10 are the least that should be quoted." in noted
+    noted = " ".join(run(*options, "--seeds", "10", "--hosts", "1").stderr.split())
+    assert "should be quoted" not in noted
+
+
 def test_check_exits_with_0_when_all_bars_are_reached(monkeypatch):
     monkeypatch.setattr("tamiyo.bench.evaluation.bars.BARS", ())
     monkeypatch.setattr("tamiyo.bench.evaluation.evaluation.judge", lambda _: [])
@@ -89,6 +131,27 @@ def test_card_and_rows_are_written(tmp_path):
     assert "--seeds 2 --hosts 2 --cohorts no-op,rules,oracle" in card.read_text()
     records = [json.loads(line) for line in rows.read_text().splitlines()]
     assert len(records) == 2 * 2 * 3
+
+
+@pytest.mark.parametrize("option", ["--card", "--rows"])
+@pytest.mark.parametrize("name", ["folder", "file/within"])
+def test_outputs_are_tried_before_any_work(tmp_path, asked, option, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    done = run("--cohorts", "no-op", option, str(tmp_path / name))
+    assert done.exit_code == 2
+    assert "cannot write" in done.stderr
+    assert not asked
+
+
+@pytest.mark.parametrize("option", [(), ("--clone",)])
+def test_the_folder_of_a_training_is_not_its_policy_but_near(tmp_path, checkpoint, option):
+    inside = tmp_path / ("cloned-policy" if option else "policy")
+    shutil.copytree(checkpoint, inside)
+    done = run(*(() if not option else (checkpoint,)), *option, str(tmp_path))
+    assert done.exit_code == 2
+    said = "".join(done.stderr.replace("│", " ").split())
+    assert f"Didyoumean{inside}?" in said
 
 
 @pytest.mark.parametrize(

@@ -51,3 +51,9 @@ def test_defaults_are_those_of_the_design():
 def test_nonsense_is_refused(settings):
     with pytest.raises(ValidationError):
         ProductionTrainingConfig(**settings)
+
+
+@pytest.mark.parametrize(("decisions", "steps"), [(2560, 28), (2561, 28), (2689, 30)])
+def test_steps_of_an_iteration(decisions, steps):
+    config = ProductionTrainingConfig(batch_size=256, replay_share=0.25, ppo_epochs=2)
+    assert config.steps_of(decisions) == steps

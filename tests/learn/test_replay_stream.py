@@ -22,12 +22,23 @@ def stream(make_config):
 def test_at_most_the_configured_share_is_replayed(make_config):
     for share, size, expected in ((0.5, 96, 48), (0.25, 64, 16), (0.25, 100, 16), (0.1, 64, 0)):
         config = make_config(replay_share=share, batch_size=size)
-        assert ReplayStream(PrioritizedReplay(100), config).transitions == expected
+        assert config.most_replayed == expected
         assert expected <= share * size
 
 
 def test_an_empty_memory_replays_nothing(stream, make_network):
-    assert stream.minibatch(make_network(), Standard(), 0.0) is None
+    assert stream.minibatch(make_network(), Standard(), 0.0, fresh=64) is None
+
+
+def test_a_small_rest_of_fresh_transitions_is_not_outweighed(stream, make_network, make_rollout):
+    network = make_network()
+    stream.remember(make_rollout(network, steps=24), version=0, progress=0.0)
+    sizes = {}
+    for fresh in (48, 33, 17, 15):
+        batch = stream.minibatch(network, Standard(), 0.0, fresh=fresh)
+        sizes[fresh] = 0 if batch is None else len(batch)
+        assert sizes[fresh] <= fresh
+    assert sizes[48] > sizes[17] > sizes[15] == 0
 
 
 def test_on_its_own_policy_replay_is_gae(make_network, make_rollout, make_config):
@@ -53,11 +64,11 @@ def test_a_minibatch_says_what_the_target_network_thinks(stream, make_network, m
     behaviour, target = make_network(0), make_network(1)
     stream.remember(make_rollout(behaviour, steps=24, exploration=0.1), version=0, progress=0.5)
     assert stream.memory.beta == pytest.approx(0.7)
-    batch = stream.minibatch(target, Standard(0.5, 2.0), 0.1)
+    batch = stream.minibatch(target, Standard(0.5, 2.0), 0.1, fresh=64)
     with torch.no_grad():
         log_prob = target(batch.graphs)["distribution"].log_prob(batch.action, 0.1)
     torch.testing.assert_close(batch.prox_log_prob, log_prob, rtol=0, atol=1e-5)
-    assert len(batch) <= stream.transitions
+    assert len(batch) <= stream.config.most_replayed
     assert 0 < batch.rho.min() <= batch.rho.max() <= 1
     assert 0 < batch.weights.min() <= batch.weights.max() <= 1
 
@@ -67,7 +78,7 @@ def test_priorities_are_the_mean_advantages_of_the_segments(stream, make_network
     stream.remember(make_rollout(network, steps=24), version=0, progress=0.0)
     segments = stream.memory.sample_batch(64)
     for _ in range(40):
-        stream.minibatch(network, Standard(), 0.0)
+        stream.minibatch(network, Standard(), 0.0, fresh=64)
     drawn = stream.memory.sample_batch(200)
     alone = {}
     for index, segment in zip(drawn.indices.tolist(), drawn.segments, strict=True):
@@ -116,7 +127,7 @@ def test_decisions_that_nobody_drew_feed_the_value_only(
     }
     for segment in cut(type(experience)(**columns), version=0):
         stream.memory.add_segment(segment)
-    batch = stream.minibatch(network, Standard(), 0.5)
+    batch = stream.minibatch(network, Standard(), 0.5, fresh=64)
     assert not batch.on_policy.any()
     found = losses(network(batch.graphs), batch, make_config())
     assert found.parts["policy"] == 0
@@ -157,7 +168,7 @@ def test_a_replayed_gradient_is_averaged_by_itself_then_by_its_share(
     rollout = make_rollout(network, steps=24)
     learner.replay.remember(rollout, 0, 0.0)
     fresh = FreshStream(rollout, config).minibatch(torch.arange(32))
-    again = learner.replay.minibatch(learner.target, Standard(), 0.0)
+    again = learner.replay.minibatch(learner.target, Standard(), 0.0, fresh=64)
     reference = copy.deepcopy(network)
     share = len(again) / (len(again) + 32)
     separate = [losses(reference(batch.graphs), batch, config).total for batch in (fresh, again)]

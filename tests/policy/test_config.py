@@ -24,6 +24,7 @@ def test_defaults_are_those_of_the_design():
         "max_adaptations_per_epoch": 2,
         "safety_margin": 0.1,
         "confirmation_steps": 10,
+        "quiet_confidence": 0.05,
     }
 
 

@@ -27,7 +27,8 @@ TRAINING = {"command": "test", "seed": 0, "layer_types": ["linear", "relu"]}
 DEAD = {"dead_neuron_ratio": 1.0}
 HEALTHY = {"health_score": 0.9, "dead_neuron_ratio": 0.4, "gradient_norm": 0.5}
 EAGER = {"adapt": 8.0, "safety": 8.0}
-IDLE = {"adapt": -8.0, "safety": 8.0}
+IDLE = {"adapt": -2.0, "safety": 8.0}
+SURE = {"adapt": -8.0, "safety": 8.0}
 
 
 @pytest.fixture
@@ -127,6 +128,20 @@ def test_a_learned_policy_that_would_do_nothing_is_heard_until_a_rule_finds_a_cu
     assert (verdict.decision.adaptation, verdict.decision.target) == ("reinitialize", (2,))
     assert verdict.passed_over["gnn"].startswith("it saw nothing to do here: confidence")
     assert policy.budget.spent("run", 30, 0) == 1
+
+
+def test_one_that_is_as_good_as_sure_is_taken_at_its_word_except_where_a_run_is_broken(load, see):
+    policy = load(SURE)
+    for step in (10, 20, 30):
+        verdict = policy.decide(see(step, sick=3))
+        assert verdict.decision is None
+        assert verdict.reason.startswith("confidence")
+    assert "reinitialize" in verdict.passed_over["rules"] or "dead" in verdict.passed_over["rules"]
+    broken = policy.decide(see(40, loss=None, loss_nonfinite=3))
+    assert broken.decision.policy == "rules"
+    assert broken.decision.adaptation is AdaptationType.RESTORE
+    never_sure = load(SURE, quiet_confidence=0.0)
+    assert [never_sure.decide(see(step, sick=3)).decision for step in (10, 20)][1] is not None
 
 
 def damage_weights(path):

@@ -11,15 +11,24 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from tamiyo.bench.evaluation.bars import not_judged
 from tamiyo.bench.evaluation.card import card
 from tamiyo.bench.evaluation.evaluation import Evaluation, Request
 from tamiyo.bench.evaluation.evaluation import evaluate as run
-from tamiyo.bench.evaluation.lineup import COHORTS, LEARNED, Lineup
+from tamiyo.bench.evaluation.lineup import COHORTS, DEFAULT, LEARNED, Lineup
 from tamiyo.bench.evaluation.sheets import Sheet, sheets
 from tamiyo.bench.evaluation.splits import GROUPS, SPLITS, find_splits
-from tamiyo.policy.checkpoint import CheckpointError, shipped
+from tamiyo.bench.outputs import check_writable
+from tamiyo.bench.pools import one_line_when_interrupted
+from tamiyo.policy.checkpoint import MANIFEST, CheckpointError, shipped
 
 __all__ = ["evaluate"]
+
+SPLIT, CHECKED_SPLITS = "validation", "validation,test"
+FEWEST_SEEDS = 10
+"""Intervals of fewer are too narrow to be quoted, see `docs/evaluation.md`."""
+MOST_SPACED = 9
+"""Columns with room to spare between them in the 80 characters of a terminal."""
 
 
 def evaluate(  # noqa: PLR0913, PLR0917 - its arguments are the options of the command
@@ -30,8 +39,12 @@ def evaluate(  # noqa: PLR0913, PLR0917 - its arguments are the options of the c
         Path | None, typer.Option(help="Folder of the policy before reinforcement learning.")
     ] = None,
     split: Annotated[
-        str, typer.Option(help=f"Any of {', '.join((*SPLITS, *GROUPS))}, separated by commas.")
-    ] = "validation",
+        str,
+        typer.Option(
+            help=f"Any of {', '.join((*SPLITS, *GROUPS))}, separated by commas. "
+            f"By default {SPLIT}, with --check {CHECKED_SPLITS}."
+        ),
+    ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Evaluation seeds of each split.")] = 10,
     hosts: Annotated[int, typer.Option(min=1, help="Runs of each seed.")] = 32,
     cohorts: Annotated[
@@ -52,32 +65,37 @@ def evaluate(  # noqa: PLR0913, PLR0917 - its arguments are the options of the c
     Half of the runs have a fault. The cohorts are: nobody; one random action; periodic growth; the
     rules; the rules tuned to these faults; the learned policy and its clone; an oracle that is told
     the fault. Exits with 1 when --check was given and the learned policy misses a bar, with 2 when
-    it cannot be read.
+    it cannot be read or what was asked for cannot be written.
 
     Example: tamiyo evaluate --split validation,test --check
     """
     try:
         lineup = _lineup(cohorts, checkpoint, clone)
-        request = Request(find_splits(split), lineup, seeds, hosts)
-        lineup.players()
-    except (ValueError, CheckpointError) as error:
+        splits = find_splits(split or (CHECKED_SPLITS if check else SPLIT))
+        request = Request(splits, lineup, seeds, hosts)
+        _try_checkpoints(lineup)
+        for path in filter(None, (card_path, rows_path)):
+            check_writable(path)
+    except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    for path in filter(None, (card_path, rows_path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
     notes = Console(stderr=True)
-    with Progress(console=notes, transient=True) as progress:
-        task = progress.add_task("runs", total=seeds * hosts * len(request.splits))
+    with (
+        one_line_when_interrupted("Interrupted: nothing was written."),
+        Progress(console=notes, transient=True) as progress,
+    ):
+        task = progress.add_task("runs", total=seeds * hosts * len(splits))
         evaluation = run(request, workers, lambda job: progress.advance(task, job.hosts))
     command = _command(request, checkpoint)
+    if as_json:
+        typer.echo(json.dumps({"command": command, **evaluation.as_json()}, allow_nan=False))
+    else:
+        _print(Console(), evaluation)
+    # Printed first: should the disk be full by now, not everything is lost.
     if card_path is not None:
         card_path.write_text(card(evaluation, command), encoding="utf-8")
     if rows_path is not None:
         with rows_path.open("w", encoding="utf-8") as lines:
             lines.writelines(f"{json.dumps(record)}\n" for record in evaluation.records())
-    if as_json:
-        typer.echo(json.dumps({"command": command, **evaluation.as_json()}, allow_nan=False))
-    else:
-        _print(Console(), evaluation)
     raise typer.Exit(_verdict(notes, evaluation) if check else 0)
 
 
@@ -89,11 +107,26 @@ def _lineup(cohorts: str, checkpoint: Path | None, clone: Path | None) -> Lineup
     """
     names = tuple(filter(None, (name.strip() for name in cohorts.split(","))))
     names = names or tuple(name for name in COHORTS if name != "clone" or clone is not None)
-    if checkpoint is None and LEARNED in names:
+    if checkpoint is None and {LEARNED, DEFAULT} & set(names):
         checkpoint = shipped()
         if checkpoint is None:
             raise ValueError("no policy comes with this installation: give the folder of one")
     return Lineup(names, checkpoint, clone)
+
+
+def _try_checkpoints(lineup: Lineup) -> None:
+    """Make sure that all of them can be read.
+
+    Raises:
+        CheckpointError: one cannot; the text says where a training keeps its policies.
+    """
+    try:
+        lineup.players()
+    except CheckpointError as error:
+        for folder, inside in ((lineup.learned, "policy"), (lineup.clone, "cloned-policy")):
+            if folder is not None and (folder / inside / MANIFEST).is_file():
+                raise CheckpointError(f"{error}. Did you mean {folder / inside}?") from None
+        raise
 
 
 def _command(request: Request, checkpoint: Path | None) -> str:
@@ -113,6 +146,11 @@ def _verdict(console: Console, evaluation: Evaluation) -> int:
         console.print(f"[red]Missed[/red] {judgement}")
     if not missed:
         console.print(f"[green]All {len(evaluation.judgements)} bars are reached.[/green]")
+    if unseen := not_judged(evaluation.results):
+        names = "; ".join(bar.name for bar in unseen)
+        console.print(f"Not looked at, because they hold for validation: {names}.")
+    if (seeds := evaluation.request.seeds) < FEWEST_SEEDS:
+        console.print(f"{seeds} seeds: {FEWEST_SEEDS} are the least that should be quoted.")
     return 1 if missed else 0
 
 
@@ -128,7 +166,7 @@ def _table(sheet: Sheet) -> Table:
         title=sheet.title,
         title_justify="left",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, 1 if len(sheet.head) <= MOST_SPACED else 0, 0, 0),
         pad_edge=False,
         show_edge=False,
     )

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from tamiyo.bench.policy_training import PRESETS, Ablation, Trained, train_policy
+from tamiyo.bench.pools import one_line_when_interrupted
 
 __all__ = ["train"]
 
@@ -40,13 +41,16 @@ def train(
     if preset not in PRESETS:
         raise typer.BadParameter(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
     chosen = PRESETS[preset]
-    for ablation in without or ():
+    # In the order of their definition, so that the order of the options makes no difference.
+    ablations = [ablation for ablation in Ablation if ablation in (without or ())]
+    for ablation in ablations:
         chosen = chosen.without(ablation)
     # Worker processes train the runs; more threads than that only wait for each other.
     torch.set_num_threads(1)
     words = ["tamiyo", "train", "--preset", preset, "--seed", str(seed)]
-    words += [word for ablation in without or () for word in ("--without", ablation.value)]
-    with _Bars() as bars:
+    words += [word for ablation in ablations for word in ("--without", ablation.value)]
+    goes_on = f"Interrupted: the same command goes on where it was, from {output}."
+    with one_line_when_interrupted(goes_on), _Bars() as bars:
         try:
             trained = train_policy(
                 chosen,

@@ -1,8 +1,11 @@
 """Settings of the learner."""
 
+from math import ceil
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from tamiyo.learn.segments import SEGMENT_LENGTH
 
 __all__ = ["ProductionTrainingConfig"]
 
@@ -74,5 +77,18 @@ class ProductionTrainingConfig(BaseModel):
     anchor_coeff: Weight = 0.0
     """Weight of the KL from the policy that the training started with, which holds it there."""
     value_warmup: int = Field(default=0, ge=0)
-    """Iterations at the start in which the value is learned and the policy left alone."""
+    """Iterations at the start in which the value's own head is learned and all else left alone."""
+    value_warmup_rate: Positive = 1e-3
+    """Learning rate of that head then: it starts from nothing, unlike the rest."""
+    env_seeds: Count = 2**31
+    """Environments are reset with seeds below this."""
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def most_replayed(self) -> int:
+        """Most replayed transitions of a minibatch: whole segments, at most η of it."""
+        return int(self.replay_share * self.batch_size) // SEGMENT_LENGTH * SEGMENT_LENGTH
+
+    def steps_of(self, decisions: int) -> int:
+        """Optimiser steps of an iteration with replay that collects so many decisions."""
+        return self.ppo_epochs * ceil(decisions / (self.batch_size - self.most_replayed))

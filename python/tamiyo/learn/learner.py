@@ -7,7 +7,8 @@ arXiv:1707.06347): the proximal policy is the one that collected it. The replaye
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -194,10 +195,9 @@ class PolicyLearner:
         epochs: list[dict[str, float]] = []
         for epoch in range(self.config.ppo_epochs):
             order = self._generator("minibatches", epoch)
-            size = self.config.batch_size - self._replayed_per_minibatch
             steps = [
-                self._step(batch, self._replayed(fresh, exploration), exploration)
-                for batch in fresh.minibatches(size, order)
+                self._step(batch, self._replayed(fresh, len(batch), exploration), exploration)
+                for batch in fresh.minibatches(self._fresh_per_minibatch, order)
             ]
             epochs.append(mean_measured(steps))
             if self.config.target_kl is not None and epochs[-1]["kl"] > self.config.target_kl:
@@ -225,8 +225,11 @@ class PolicyLearner:
             parts |= {f"replay_{name}": part for name, part in again.parts.items()}
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
+        if self._warming_up:
+            self._forget_gradients_but_the_value_heads()
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.gradient_clip_norm)
-        self.optimizer.step()
+        with self._warm_rate():
+            self.optimizer.step()
         self.progress.optimizer_steps += 1
         if self.progress.optimizer_steps % self.config.target_update_freq == 0:
             self._update_target()
@@ -234,19 +237,41 @@ class PolicyLearner:
         return {name: float(part) for name, part in parts.items()}
 
     @property
-    def _replayed_per_minibatch(self) -> int:
-        return 0 if self.replay is None else self.replay.transitions
+    def _fresh_per_minibatch(self) -> int:
+        return self.config.batch_size - (0 if self.replay is None else self.config.most_replayed)
 
-    def _replayed(self, fresh: FreshStream, exploration: float) -> Minibatch | None:
+    def _replayed(self, fresh: FreshStream, count: int, exploration: float) -> Minibatch | None:
+        """What goes with so many fresh transitions."""
         if self.replay is None:
             return None
-        return self.replay.minibatch(self.target, fresh.standard, exploration)
+        return self.replay.minibatch(self.target, fresh.standard, exploration, fresh=count)
+
+    @property
+    def _warming_up(self) -> bool:
+        return self.progress.iteration < self.config.value_warmup
+
+    def _forget_gradients_but_the_value_heads(self) -> None:
+        """A value that knows nothing yet must not move the trunk that everything else stands on."""
+        own = set(self.policy.heads.head("value").parameters())
+        for parameter in self.policy.parameters():
+            if parameter not in own:
+                # Without a gradient there is no weight decay either.
+                parameter.grad = None
+
+    @contextmanager
+    def _warm_rate(self) -> Iterator[None]:
+        group = self.optimizer.param_groups[0]
+        rate = group["lr"]
+        if self._warming_up:
+            group["lr"] = self.config.value_warmup_rate
+        yield
+        group["lr"] = rate
 
     def _losses(self, batch: Minibatch, exploration: float) -> Losses:
         wanted = self.config.uncertainty_regularization > 0
         masks = self._generator("dropout", self.progress.optimizer_steps) if wanted else None
         outputs = self.policy(batch.graphs, uncertainty=wanted, generator=masks)
-        if self.progress.iteration < self.config.value_warmup:
+        if self._warming_up:
             batch = replace(batch, on_policy=torch.zeros_like(batch.on_policy))
         return losses(outputs, batch, self.config, exploration, self._anchored(batch))
 
@@ -265,7 +290,7 @@ class PolicyLearner:
             slow.lerp_(fast, rate)
 
     def _collect(self, env: VectorEnv[Any, Any, Any], purpose: str) -> Rollout:
-        seed = derive(self.config.seed, purpose, self.progress.iteration)
+        seed = derive(self.config.seed, purpose, self.progress.iteration) % self.config.env_seeds
         return collect(
             env, self.policy, self.config.rollout_length, seed=seed, exploration=self.exploration
         )

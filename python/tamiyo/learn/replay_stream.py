@@ -37,12 +37,7 @@ class ReplayStream:
     def __init__(self, memory: PrioritizedReplay, config: ProductionTrainingConfig) -> None:
         self.memory = memory
         self.config = config
-        self.segments = int(config.replay_share * config.batch_size) // SEGMENT_LENGTH
-
-    @property
-    def transitions(self) -> int:
-        """Most transitions of a minibatch: at most η of the configured batch."""
-        return self.segments * SEGMENT_LENGTH
+        self.segments = config.most_replayed // SEGMENT_LENGTH
 
     def remember(self, rollout: Rollout, version: int, progress: float) -> None:
         """Put a rollout into the memory.
@@ -57,7 +52,12 @@ class ReplayStream:
             self.memory.add_segment(segment)
 
     def minibatch(
-        self, target: EnhancedTamiyoPolicyGNN, standard: Standard, exploration: float
+        self,
+        target: EnhancedTamiyoPolicyGNN,
+        standard: Standard,
+        exploration: float,
+        *,
+        fresh: int,
     ) -> Minibatch | None:
         """A prioritised draw, or `None` while the memory holds less than one.
 
@@ -65,10 +65,14 @@ class ReplayStream:
             target: The proximal policy π_prox, which also gives the values.
             standard: By which the fresh advantages were standardised.
             exploration: ε of the mixture that π_prox acts with.
+            fresh: Fresh transitions that it goes with, whose rest may be a small minibatch: η
+                bounds the share of what is replayed in every one.
         """
-        if not self.segments or len(self.memory) < self.segments:
+        share = self.config.replay_share
+        segments = min(self.segments, int(fresh * share / (1.0 - share)) // SEGMENT_LENGTH)
+        if not segments or len(self.memory) < self.segments:
             return None
-        drawn = self.memory.sample_batch(self.segments)
+        drawn = self.memory.sample_batch(segments)
         experience = stack(drawn.segments)
         judged = judge(target, experience, self.config, exploration)
         sizes = experience.valid.sum(0)

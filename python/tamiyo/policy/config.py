@@ -42,6 +42,9 @@ class PolicyConfig(BaseModel):
     safety_margin: Share = 0.1
     confirmation_steps: int = Field(default=10, ge=0)
     """Optimiser steps that the learned policy must propose the same before it is done live."""
+    quiet_confidence: Share = 0.05
+    """Confidence that an adaptation helps below which the learned policy is taken at its word that
+    none does, although a rule has a cure; only going back is left to the rules even then."""
     max_adaptations_per_epoch: Count = 2
     budget_window_steps: Count = 1000
     """Optimiser steps after which an adaptation no longer counts, for runs without epochs."""

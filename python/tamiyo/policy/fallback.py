@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from tamiyo.contracts import AdaptationDecision
+from tamiyo.contracts import AdaptationDecision, AdaptationType
 from tamiyo.graph import ModelGraphState
 from tamiyo.policy.checkpoint import CheckpointError, shipped
 from tamiyo.policy.config import PolicyConfig
@@ -28,8 +28,9 @@ class FallbackPolicy:
     That is where it could not be loaded or was never trained, where its uncertainty is above
     `uncertainty_threshold`, where the state is not like those that it was trained on
     (`tamiyo.policy.familiarity`), and where it would do nothing although the rules see a symptom
-    that persists and has a cure: their false alarms are rarer than what it misses. What it proposes
-    is done once it has proposed the same for `confirmation_steps` (`tamiyo.policy.standing`).
+    that persists and has a cure, unless it is as good as sure (`quiet_confidence`). What it
+    proposes is done once it has proposed the same for `confirmation_steps`
+    (`tamiyo.policy.standing`).
 
     The rules see every state, so that they know the run when they are needed. Both share one
     budget, and both count a decision of the other as one after which to wait.
@@ -88,7 +89,7 @@ class FallbackPolicy:
         """The verdict of one policy, and why the other one did not decide."""
         diagnosis = self.rules.diagnose(state)
         advice, cure = self._ask(state), diagnosis.verdict.decision
-        if isinstance(advice, Verdict) and advice.decision is None and cure is not None:
+        if isinstance(advice, Verdict) and cure is not None and self._gives_way(advice, cure):
             advice = f"it saw nothing to do here: {advice.reason}"
         if isinstance(advice, Verdict):
             followed = None
@@ -107,6 +108,16 @@ class FallbackPolicy:
     def make_decision(self, state: ModelGraphState) -> AdaptationDecision | None:
         """The decision of `decide`, or `None`."""
         return self.decide(state).decision
+
+    def _gives_way(self, advice: Verdict, cure: AdaptationDecision) -> bool:
+        """Whether the rules' cure is preferred to the learned policy's verdict."""
+        if advice.decision is not None:
+            return False
+        # To go back is what is left where a run is broken: that is no matter of opinion.
+        if cure.adaptation is AdaptationType.RESTORE:
+            return True
+        confidence = [check.value for check in advice.checks if check.name == "confidence"]
+        return not confidence or confidence[0] >= self.config.quiet_confidence
 
     def _ask(self, state: ModelGraphState) -> Verdict | str:
         """The learned policy's verdict, or why it cannot be followed."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tamiyo.bench.evaluation.lineup import Lineup
+from tamiyo.bench.evaluation.lineup import COHORTS, NO_OP, Lineup
 from tamiyo.bench.evaluation.playing import Job, play
 from tamiyo.bench.evaluation.rows import NEVER, Rows
 from tamiyo.bench.evaluation.splits import Split
@@ -76,7 +76,7 @@ def checkpoint(small_split, tmp_path_factory):
 @pytest.fixture(scope="session")
 def played(small_split, checkpoint):
     """All cohorts on two seeds of twelve runs."""
-    names = ("random", "growth", "rules", "tuned", "clone", "learned", "oracle")
+    names = tuple(name for name in COHORTS if name != NO_OP)
     lineup = Lineup(names, learned=checkpoint, clone=checkpoint)
     return [play(Job(small_split, seed, 12, lineup)) for seed in SEEDS]
 
@@ -97,7 +97,7 @@ def make_rows():
             "curable": np.zeros(runs, bool),
             **{name: np.zeros(runs) for name in ("objective", "accuracy", "twin_accuracy")},
             **{name: np.zeros(shape, bool) for name in ("acted", "proposed", "due")},
-            **{name: np.zeros(shape, np.int64) for name in ("target", "type")},
+            **{name: np.zeros(shape, np.int64) for name in ("target", "type", "step")},
             **{n: np.full(shape, np.nan) for n in ("probability", "confidence", "uncertainty")},
         }
         return Rows(**{**blank, **{name: np.asarray(one) for name, one in columns.items()}})

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tamiyo.bench.evaluation.bars import BARS, Bar, Judgement, judge
+from tamiyo.bench.evaluation.bars import BARS, Bar, Judgement, judge, not_judged
 from tamiyo.bench.evaluation.resampling import Figure
 from tamiyo.bench.evaluation.result import CohortResult, SplitResult
 from tamiyo.bench.evaluation.splits import SPLITS
@@ -51,6 +51,7 @@ def test_a_good_policy_reaches_all_of_them():
         ({"decision_accuracy": Figure(0.80, 0.7, 0.9, 150)}, "decision accuracy"),
         ({"false_alarms": Figure(0.051, 0.0, 0.1, 170)}, "false alarms"),
         ({"objective_healthy": Figure(-0.01, -0.02, -0.001, 170)}, "no measurable harm"),
+        ({"objective_healthy": Figure(-0.001, -0.006, 0.004, 170)}, "no measurable harm"),
         ({"ece": Figure(0.06, 0.01, 0.09, 5000)}, "ECE, 15"),
         ({"ece_width": Figure(0.06, 0.01, 0.09, 5000)}, "ECE, 10"),
         ({"auroc": Figure(0.74, 0.7, 0.8, 5000)}, "AUROC"),
@@ -67,6 +68,22 @@ def test_on_unseen_data_only_the_order_is_asked_for():
     assert not missed(unseen)
     assert len(judge([unseen])) == 2
     assert missed(result("test:wine", rules=(0.10, -0.1, 0.4)))
+
+
+def test_a_noisier_measurement_does_not_make_harm_harder_to_see():
+    passed = []
+    for half in (0.002, 0.02):
+        healthy = Figure(-0.001, -0.001 - half, -0.001 + half, 170)
+        passed.append(not missed(result(objective_healthy=healthy)))
+    assert passed == [True, False]
+
+
+def test_bars_that_hold_for_none_of_the_splits_are_named():
+    wine, train = result("test:wine"), result("train")
+    names = [bar.name for bar in not_judged([wine, train])]
+    assert len(names) == len(BARS) - 2
+    assert "decision accuracy" in names
+    assert not not_judged([wine, result()])
 
 
 @pytest.mark.parametrize("comparison", [">", ">=", "<="])

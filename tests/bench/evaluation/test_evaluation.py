@@ -49,7 +49,7 @@ def test_pairs_are_differences_of_means(done):
     [result] = done.results
     means = {name: rows.objective.mean() for name, rows in result.rows.items()}
     differences = {name: one for name, one in result.pairs.items() if " - " in name}
-    assert len(differences) == 9
+    assert len(differences) == 11
     for name, figure in differences.items():
         one, _, other = name.split(" ")
         assert figure.value == pytest.approx(means[one] - means[other]), name

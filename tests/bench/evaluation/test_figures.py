@@ -8,7 +8,7 @@ from tamiyo.bench.evaluation.figures import figures, reliability
 from tamiyo.bench.evaluation.resampling import Resampler
 from tamiyo.bench.evaluation.rows import KINDS, NEVER, accepted
 
-INTERVAL, DECISIONS = 10, 6
+DECISIONS = 6
 MEANS = (
     *("objective", "objective_faulty", "objective_healthy", "accuracy", "accuracy_faulty"),
     *("decision_accuracy", "decision_accuracy_all", "acted_accuracy", "recall"),
@@ -40,6 +40,8 @@ def rows(make_rows):
         curable=(fault > 0) & (random.random(runs) < 0.8),
         objective=random.normal(size=runs),
         accuracy=random.random(runs),
+        # Runs are not all looked at equally often.
+        step=random.choice([10, 20, 40], size=(runs, 1)) * np.arange(1, DECISIONS + 1),
         acted=proposed & (random.random((runs, DECISIONS)) < 0.7),
         proposed=proposed,
         target=target,
@@ -52,7 +54,7 @@ def rows(make_rows):
 
 @pytest.fixture(scope="module")
 def found(rows):
-    return figures(rows, Resampler(rows.seed), INTERVAL, np.ones(len(rows), bool))
+    return figures(rows, Resampler(rows.seed), np.ones(len(rows), bool))
 
 
 def by_hand(rows):
@@ -87,7 +89,7 @@ def by_hand(rows):
             if first is not None:
                 lists["acted_accuracy"].append(right)
             if answered:
-                lists["delay"].append(INTERVAL * (first - struck))
+                lists["delay"].append(rows.step[run, first] - rows.step[run, struck])
     return lists
 
 
@@ -153,7 +155,7 @@ def test_calibration_when_acting_is_of_first_actions_and_whether_they_were_right
 
 def test_groups_are_the_same_runs_by_themselves(rows):
     kind = rows.fault == 0
-    found = figures(rows, Resampler(rows.seed), INTERVAL, kind)
+    found = figures(rows, Resampler(rows.seed), kind)
     assert found["objective"].value == pytest.approx(rows.objective[kind].mean())
     assert found["false_alarms"].count == kind.sum()
     assert np.isnan(found["decision_accuracy"].value)
@@ -162,7 +164,7 @@ def test_groups_are_the_same_runs_by_themselves(rows):
 
 def test_without_confidence_nothing_is_said_about_it(make_rows):
     rows = make_rows(10)
-    found = figures(rows, Resampler(rows.seed), INTERVAL, np.ones(10, bool))
+    found = figures(rows, Resampler(rows.seed), np.ones(10, bool))
     for name in ("ece", "ece_width", "ece_acted", "auroc"):
         assert np.isnan(found[name].value)
         assert found[name].count == 0

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tamiyo.bench.policy_training import PRESETS, Ablation, learning_curve, train_policy
+from tamiyo.bench.provenance import environment_digest
 from tamiyo.learn.imitation import CloningConfig
 from tamiyo.policy import EnhancedTamiyoPolicyGNN, PolicyConfig
 from tamiyo.policy.checkpoint import read_checkpoint
@@ -87,6 +88,8 @@ def test_the_checkpoint_says_how_it_came_to_be(tmp_path):
     record = notes["training"]
     assert (record["command"], record["preset"], record["seed"]) == ("tamiyo train", "quick", 1)
     assert "linear" in record["layer_types"]
+    assert record["environment"] == environment_digest()
+    assert set(record["versions"]) == {"tamiyo", "torch", "numpy"}
     assert notes["calibration"]["adapt_temperature"] > 0
     assert trained.kept == "clone"
     assert trained.gain is None

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tamiyo.bench.transfer import __main__ as command
 from tamiyo.bench.transfer.__main__ import main
 from tamiyo.policy import EnhancedTamiyoPolicyGNN, PolicyConfig
 
@@ -58,3 +59,24 @@ def test_what_makes_no_sense_is_refused(tmp_path, capsys, arguments):
         run(tmp_path, *arguments)
     assert ended.value.code == 2
     assert "error" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [".", "file/rows.jsonl"])
+def test_rows_that_cannot_be_written_are_refused(tmp_path, capsys, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as ended:
+        main(["--rows", str(tmp_path / name)])
+    assert ended.value.code == 2
+    assert f"cannot write {tmp_path / name}" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_one_line(tmp_path, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "experiment", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, "--runs", 1)
+    assert ended.value.code == 130
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said == [f"Interrupted: the same command goes on from {tmp_path / 'rows.jsonl'}."]

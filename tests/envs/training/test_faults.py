@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tamiyo.contracts import AdaptationType
 from tamiyo.envs.training.cohort import Cohort
 from tamiyo.envs.training.data import HELD_OUT_DATA, TRAINING_DATA, dataset
 from tamiyo.envs.training.episode import Episode
@@ -21,7 +22,9 @@ from tamiyo.envs.training.faults import (
     strike,
 )
 from tamiyo.envs.training.hosts import HostSpec
-from tamiyo.envs.training.sampling import TrainingConfig, draw_cohort
+from tamiyo.envs.training.sampling import Scenario, TrainingConfig, draw_cohort
+from tamiyo.graph.schema import ACTIONS
+from watched_plans import watched
 
 PLAIN = HostSpec("wine", (9, 8, 7), "plain", "relu")
 RESIDUAL = HostSpec("wine", (8, 8, 8), "residual", "tanh")
@@ -135,6 +138,15 @@ def test_what_adam_cannot_be_cured_of_is_never_there_from_the_start(optimizer, s
     assert steps == starts
 
 
+def test_faults_that_no_host_can_have_are_not_drawn_for():
+    shallow = TrainingConfig(faulty=1.0, max_hidden=1)
+    drawn = draw_cohort(np.random.default_rng(0), shallow, 64).scenarios
+    assert FaultKind.EXPLODING_UPSTREAM not in {one.fault.kind for one in drawn}
+    nothing = replace(shallow, faults=(FaultKind.EXPLODING_UPSTREAM,))
+    with pytest.raises(ValueError, match="no host"):
+        draw_cohort(np.random.default_rng(0), nothing, 64)
+
+
 def test_one_unit_is_no_bottleneck_for_two_classes():
     assert places(FaultKind.BOTTLENECK, replace(PLAIN, data="digits"))
     assert not places(FaultKind.BOTTLENECK, replace(PLAIN, data="breast_cancer"))
@@ -163,6 +175,21 @@ def test_training_and_held_out_data_are_apart():
     assert not set(TRAINING_DATA) & set(HELD_OUT_DATA)
     with pytest.raises(ValueError, match="unknown data set"):
         dataset("imagenet")
+
+
+@pytest.mark.parametrize(("step", "cure"), [(0, None), (40, AdaptationType.RESTORE)])
+def test_the_oracle_treats_what_is_not_a_number_with_a_snapshot_or_not_at_all(step, cure):
+    config = TrainingConfig(max_hidden=3)
+    fault = Fault(FaultKind.RATE_HIGH, WHOLE_RUN, step, strength=1e12)
+    plan = watched([Scenario(PLAIN, fault)], 16, config)
+    episode = Episode(plan, config, np.random.default_rng(0))
+    wait = np.zeros((1, 3), np.int64)
+    while episode.cohort.steps <= step:
+        episode.step(wait)
+    weights = episode.cohort.weights.row(row(episode.cohort, 0, 0))
+    assert weights.isnan().any()
+    expected = [[0, 0, 0]] if cure is None else [[1, episode.clinic.nodes, ACTIONS.index(cure)]]
+    assert episode.oracle().tolist() == expected
 
 
 def gains(kind, runs, cohorts):

@@ -8,7 +8,7 @@ from typing import Any
 
 from tamiyo.bench.evaluation.result import SplitResult
 
-__all__ = ["BARS", "Bar", "Judgement", "judge"]
+__all__ = ["BARS", "Bar", "Judgement", "judge", "not_judged"]
 
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -52,7 +52,7 @@ BARS: Sequence[Bar] = (
     Bar("share of the oracle's J", ("learned / oracle", "value"), ">=", 0.85),
     Bar("decision accuracy", ("learned.decision_accuracy", "value"), ">", 0.80),
     Bar("false alarms on healthy runs", ("learned.false_alarms", "value"), "<=", 0.05),
-    Bar("no measurable harm to healthy runs", ("learned.objective_healthy", "high"), ">=", 0.0),
+    Bar("no measurable harm to healthy runs", ("learned.objective_healthy", "low"), ">=", -0.005),
     Bar("ECE, 15 bins of equal mass", ("learned.ece", "value"), "<=", 0.05),
     Bar("ECE, 10 bins of equal width", ("learned.ece_width", "value"), "<=", 0.05),
     Bar("AUROC of the uncertainty", ("learned.auroc", "value"), ">=", 0.75),
@@ -106,8 +106,17 @@ def judge(results: Iterable[SplitResult], bars: Sequence[Bar] = BARS) -> list[Ju
         Judgement(result.split.name, bar, _value(result, bar))
         for result in results
         for bar in bars
-        if bar.everywhere or result.split.name == "validation"
+        if _holds(bar, result)
     ]
+
+
+def not_judged(results: Sequence[SplitResult], bars: Sequence[Bar] = BARS) -> list[Bar]:
+    """Bars that hold for none of the splits, and so say nothing about them."""
+    return [bar for bar in bars if not any(_holds(bar, result) for result in results)]
+
+
+def _holds(bar: Bar, result: SplitResult) -> bool:
+    return bar.everywhere or result.split.name == "validation"
 
 
 def _value(result: SplitResult, bar: Bar) -> float:

@@ -12,6 +12,7 @@ from tamiyo.bench.evaluation.playing import Job, play_all
 from tamiyo.bench.evaluation.resampling import RESAMPLES
 from tamiyo.bench.evaluation.result import SplitResult
 from tamiyo.bench.evaluation.splits import Split
+from tamiyo.bench.provenance import environment_digest
 
 __all__ = ["Evaluation", "Request", "evaluate"]
 
@@ -52,10 +53,15 @@ class Evaluation:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Of what the figures depend on: software and weights."""
+        """Of what the figures depend on: software, the environment's sources and weights."""
         packages = ("tamiyo", "torch", "numpy", "scikit-learn")
         software = {name: version(name) for name in packages}
-        return {"python": platform.python_version(), **software, **self.request.lineup.versions()}
+        return {
+            "python": platform.python_version(),
+            **software,
+            "environment": environment_digest(),
+            **self.request.lineup.versions(),
+        }
 
     @property
     def judgements(self) -> list[Judgement]:

@@ -21,13 +21,12 @@ Bools: TypeAlias = npt.NDArray[np.bool_]
 Figures: TypeAlias = Mapping[str, Figure]
 
 
-def figures(rows: Rows, resampler: Resampler, interval: int, among: Bools) -> Figures:
+def figures(rows: Rows, resampler: Resampler, among: Bools) -> Figures:
     """All figures of one cohort over some of its runs.
 
     Args:
         rows: What was seen.
         resampler: Of the same runs.
-        interval: Optimiser steps between two decisions.
         among: [R], the runs that count.
     """
     faulty, curable = rows.faulty & among, rows.curable & among
@@ -48,7 +47,7 @@ def figures(rows: Rows, resampler: Resampler, interval: int, among: Bools) -> Fi
             "recall": (answered, curable),
             "false_alarms": (acted, healthy),
             "early_alarms": (acted & (first < struck), faulty & (struck > 0)),
-            "delay": ((first - struck) * interval, curable & answered),
+            "delay": (rows.delay, curable & answered),
             "actions": (rows.acted.sum(axis=1), among),
         }
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tamiyo.bench.evaluation.network_player import NetworkPlayer
@@ -14,12 +15,12 @@ from tamiyo.bench.evaluation.players import (
 )
 from tamiyo.bench.evaluation.state_player import StatePlayer
 from tamiyo.bench.evaluation.tuned_rules import TunedRules
-from tamiyo.policy import RulesPolicy
+from tamiyo.policy import EnhancedTamiyoPolicyGNN, FallbackPolicy, RulesPolicy
 
-__all__ = ["CLONE", "COHORTS", "LEARNED", "NO_OP", "Lineup"]
+__all__ = ["CLONE", "COHORTS", "DEFAULT", "LEARNED", "NO_OP", "Lineup"]
 
 NO_OP, RULES, TUNED = "no-op", "rules", "tuned"
-CLONE, LEARNED = "clone", "learned"
+CLONE, LEARNED, DEFAULT = "clone", "learned", "default"
 _SIMPLE: Mapping[str, Callable[[], Player]] = {
     NO_OP: IdlePlayer,
     "random": RandomPlayer,
@@ -28,7 +29,17 @@ _SIMPLE: Mapping[str, Callable[[], Player]] = {
     TUNED: lambda: StatePlayer(TUNED, TunedRules),
     "oracle": OraclePlayer,
 }
-COHORTS: Sequence[str] = (NO_OP, "random", "growth", RULES, TUNED, CLONE, LEARNED, "oracle")
+COHORTS: Sequence[str] = (
+    NO_OP,
+    "random",
+    "growth",
+    RULES,
+    TUNED,
+    CLONE,
+    LEARNED,
+    DEFAULT,
+    "oracle",
+)
 """All names, in the order in which they are shown."""
 
 
@@ -38,7 +49,8 @@ class Lineup:
 
     Args:
         names: Members of `COHORTS`; `no-op`, which the others are compared with, is always in.
-        learned: Checkpoint of `learned`.
+        learned: Checkpoint of `learned`, the network alone, and of `default`, the network with the
+            rules behind it and everything else that stands between it and a live run.
         clone: Checkpoint of `clone`, the policy before reinforcement learning.
 
     Raises:
@@ -61,7 +73,7 @@ class Lineup:
 
     @property
     def _checkpoints(self) -> Mapping[str, Path | None]:
-        return {LEARNED: self.learned, CLONE: self.clone}
+        return {LEARNED: self.learned, DEFAULT: self.learned, CLONE: self.clone}
 
     def players(self) -> list[Player]:
         """A player for each cohort, in order.
@@ -82,4 +94,9 @@ class Lineup:
 
     def _player(self, name: str) -> Player:
         path = self._checkpoints.get(name)
-        return _SIMPLE[name]() if path is None else NetworkPlayer.load(name, path)
+        if path is None:
+            return _SIMPLE[name]()
+        if name == DEFAULT:
+            network = EnhancedTamiyoPolicyGNN.from_pretrained(path)
+            return StatePlayer(name, partial(FallbackPolicy, network))
+        return NetworkPlayer.load(name, path)

@@ -1,9 +1,7 @@
 """Every cohort plays the same runs: one whole episode each, from the same environment seed."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +11,7 @@ from tamiyo.bench.evaluation.lineup import Lineup
 from tamiyo.bench.evaluation.players import Bools, Floats, Player
 from tamiyo.bench.evaluation.rows import NEVER, Rows
 from tamiyo.bench.evaluation.splits import Split
+from tamiyo.bench.pools import run_jobs
 from tamiyo.envs.observations import Observation
 from tamiyo.envs.training.faults import WHOLE_RUN
 from tamiyo.envs.training.vector_env import TrainingVectorEnv
@@ -71,19 +70,14 @@ def play_all(
         workers: Processes; with one, everything happens in this one.
         on_done: Called when a job is done.
     """
-    if workers == 1:
-        results = []
-        for job in jobs:
-            results.append(play(job))
-            on_done(job)
-        return results
-    # A forked child would inherit the locks of torch's threads.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(play, job): place for place, job in enumerate(jobs)}
-        for future in as_completed(futures):
-            future.result()
-            on_done(jobs[futures[future]])
-        return [future.result() for future in futures]
+    results: dict[int, Played] = {}
+
+    def keep(place: int, played: Played) -> None:
+        results[place] = played
+        on_done(jobs[place])
+
+    run_jobs(play, jobs, workers, keep)
+    return [results[place] for place in range(len(jobs))]
 
 
 def _fixed(env: TrainingVectorEnv, index: int) -> dict[str, Any]:
@@ -136,7 +130,8 @@ class _Course:
 
     def _decide(self) -> None:
         env, observation = self._env, self.observation
-        struck, due = self._infos["struck"], env.oracle_actions()[:, 0] == 1
+        struck, step = self._infos["struck"], self._infos["step"]
+        due = env.oracle_actions()[:, 0] == 1
         answer = self._player.act(env, observation)
         self.observation, rewards, _, _, self._infos = env.step(answer.actions)
         self._objective += rewards
@@ -145,6 +140,7 @@ class _Course:
         self._moments.append(
             {
                 "struck": struck,
+                "step": step,
                 "due": due,
                 "acted": acted,
                 "proposed": acted if answer.proposed is None else answer.proposed,

@@ -23,11 +23,13 @@ DIFFERENCES: Sequence[tuple[str, str]] = (
     ("learned", "rules"),
     ("learned", "tuned"),
     ("learned", "clone"),
+    ("default", "rules"),
+    ("default", "learned"),
     ("oracle", "rules"),
     ("oracle", "learned"),
 )
 SHARES: Sequence[tuple[str, str]] = tuple(
-    (name, "oracle") for name in ("rules", "tuned", "clone", "learned")
+    (name, "oracle") for name in ("rules", "tuned", "clone", "learned", "default")
 )
 
 
@@ -67,11 +69,10 @@ class SplitResult:
         """From what was played with every evaluation seed."""
         rows = {name: Rows.concatenate([seed[name] for seed in seeds]) for name in seeds[0]}
         resampler = Resampler(rows[NO_OP].seed)
-        interval = split.config.interval
         return cls(
             split,
             rows,
-            {name: _cohort(one, resampler, interval) for name, one in rows.items()},
+            {name: _cohort(one, resampler) for name, one in rows.items()},
             dict(_pairs(rows, resampler)),
         )
 
@@ -94,9 +95,9 @@ class SplitResult:
         }
 
 
-def _cohort(rows: Rows, resampler: Resampler, interval: int) -> CohortResult:
+def _cohort(rows: Rows, resampler: Resampler) -> CohortResult:
     def among(mask: Any) -> Figures:
-        return figures(rows, resampler, interval, mask)
+        return figures(rows, resampler, mask)
 
     kinds = {kind.value: rows.fault == place for place, kind in enumerate(KINDS)}
     return CohortResult(

@@ -53,6 +53,8 @@ class Rows:
     """[R]: held-out accuracy at the end."""
     twin_accuracy: Floats
     """[R]: the same, of the twin that was left alone."""
+    step: Ints
+    """[R, T]: optimiser steps of the run before each decision."""
     acted: Bools
     """[R, T]: whether something was done."""
     proposed: Bools
@@ -99,6 +101,16 @@ class Rows:
     def first(self) -> Ints:
         """[R]: the decision of the first action, or `NEVER`."""
         return np.where(self.adapted, self.acted.argmax(axis=1), NEVER)
+
+    @property
+    def delay(self) -> Ints:
+        """[R]: optimiser steps from the first decision after the fault to the first action.
+
+        It means something only where there are both.
+        """
+        runs = np.arange(len(self))
+        delay: Ints = self.step[runs, self.first] - self.step[runs, self.struck]
+        return delay
 
     @property
     def open(self) -> Bools:

@@ -9,7 +9,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,17 @@ from tamiyo.bench.evaluation.evaluation import Request, evaluate
 from tamiyo.bench.evaluation.lineup import CLONE, LEARNED, Lineup
 from tamiyo.bench.evaluation.resampling import Figure
 from tamiyo.bench.evaluation.splits import SPLITS
+from tamiyo.bench.policy_training.claim import (
+    PACKAGES,
+    check_lessons,
+    claim,
+    find_device,
+    identity,
+)
 from tamiyo.bench.policy_training.history import History
 from tamiyo.bench.policy_training.presets import Preset
 from tamiyo.bench.policy_training.stages import Report, Workshop
+from tamiyo.bench.pools import interrupts_held_back
 from tamiyo.envs.training.vector_env import TrainingVectorEnv
 from tamiyo.graph.schema import LAYER_TYPES
 from tamiyo.learn.imitation import Demonstrations
@@ -74,12 +81,20 @@ def train_policy(
         report: Is told the progress.
 
     Raises:
-        ValueError: the directory holds a training with another preset or seed.
+        ValueError: the directory cannot be used, or what it holds is damaged or was made under
+            other conditions, see `identity`; there is no such device; or nothing is to be trained.
+            Nothing was done then.
     """
-    _claim(directory, preset, seed)
-    env = TrainingVectorEnv(
-        preset.runs, config=SPLITS["train"].config, workers=workers, device=device
-    )
+    if not preset.lessons and not preset.refinements:
+        raise ValueError("a training without imitation and without refinement makes no policy")
+    place = find_device(device)
+    conditions = identity(preset, seed, place)
+    claim(directory, conditions)
+    check_lessons(directory)
+    with interrupts_held_back():
+        env = TrainingVectorEnv(
+            preset.runs, config=SPLITS["train"].config, workers=workers, device=place
+        )
     try:
         history = History(directory)
 
@@ -87,12 +102,13 @@ def train_policy(
             history.add(stage, done, figures)
             report(stage, done, total, figures)
 
-        shop = Workshop(preset, directory, seed, env, note, torch.device(device))
+        shop = Workshop(preset, directory, seed, env, note, place)
         record = {
             "command": command,
             "preset": preset.name,
             "seed": seed,
-            "versions": {name: version(name) for name in ("tamiyo", "torch", "numpy")},
+            "versions": {name: conditions[name] for name in PACKAGES},
+            "environment": conditions["environment"],
         }
         cloned = _imitate(shop, record) if preset.lessons else None
         refined = _refine(shop, record, cloned) if preset.refinements else None
@@ -102,11 +118,9 @@ def train_policy(
     if cloned is not None and refined is not None:
         gain = _compare(shop, cloned, refined, workers)
     better = cloned is None or (gain is not None and gain.low > 0)
-    chosen = refined if better else cloned
-    if chosen is None:
-        raise ValueError("a training without lessons and without refinement makes no policy")
+    made = [one for one in (cloned, refined) if one is not None]
     policy = directory / "policy"
-    shutil.copytree(chosen, policy, dirs_exist_ok=True)
+    shutil.copytree(made[-1] if better else made[0], policy, dirs_exist_ok=True)
     return Trained(policy, cloned, "refined" if better else "clone", gain)
 
 
@@ -169,14 +183,3 @@ def _layer_types(lessons: Demonstrations) -> list[str]:
     types = lessons.observations["layer_type"][real].unique()
     names = tuple(LAYER_TYPES)
     return [names[index] for index in types.tolist()]
-
-
-def _claim(directory: Path, preset: Preset, seed: int) -> None:
-    """Say whose directory it is."""
-    path = directory / "training.json"
-    mine = {"preset": repr(preset), "seed": seed}
-    if not path.exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        replace_file(path, json.dumps(mine, indent=2).encode())
-    elif json.loads(path.read_text(encoding="utf-8")) != mine:
-        raise ValueError(f"{directory} holds another training: choose another folder")

@@ -79,7 +79,11 @@ class Workshop:
         """Go on with reinforcement learning, in place."""
         iterations = self.preset.refinements
         seed = derive(self.seed, stage)
-        config = self.preset.refinement.model_copy(update={"seed": seed})
+        config = self.preset.refinement
+        # Schedules (exploration, the correction of prioritised draws) end where the training does.
+        steps = iterations * config.steps_of(self.preset.runs * config.rollout_length)
+        own = {"seed": seed, "env_seeds": SEEDS, "num_training_steps": steps}
+        config = config.model_copy(update=own)
         learner = PolicyLearner(policy, config, PrioritizedReplay(seed=seed))
 
         def report(measured: Mapping[str, float]) -> None:

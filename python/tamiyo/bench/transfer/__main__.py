@@ -9,6 +9,8 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from tamiyo.bench.outputs import check_writable
+from tamiyo.bench.pools import one_line_when_interrupted
 from tamiyo.bench.transfer.cases import STEPS, Case, faulty_cases, healthy_cases
 from tamiyo.bench.transfer.experiment import count_runs, experiment
 from tamiyo.bench.transfer.faults import FAULTS
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0; with `--check` 1 when a policy misses a bar. Arguments or a checkpoint that cannot be
-        used end the program with 2.
+        used end the program with 2, an interrupt with 130.
     """
     parser = _parser()
     asked = parser.parse_args(arguments)
@@ -34,10 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("runs must not be negative, and steps and workers be at least 1")
     if asked.check and not asked.runs:
         parser.error("--check needs healthy runs")
+    try:
+        check_writable(asked.rows)
+    except ValueError as error:
+        parser.error(str(error))
     torch.set_num_threads(1)
     policies = list(dict.fromkeys(asked.policy or ["rules"]))
     cases = _cases(asked)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with (
+        one_line_when_interrupted(f"Interrupted: the same command goes on from {asked.rows}."),
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
         task = progress.add_task("runs", total=count_runs(cases, policies))
         try:
             found = experiment(

@@ -1,11 +1,10 @@
 """All runs of a measurement that a file does not hold yet, in one process or in several."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from tamiyo.bench.pools import run_jobs
 from tamiyo.bench.transfer.cases import Case
 from tamiyo.bench.transfer.deciders import NOBODY, ORACLE, OraclePolicy, make_policy
 from tamiyo.bench.transfer.live import play
@@ -66,11 +65,14 @@ def experiment(
                 on_row(row)
         missing = [job for job in jobs if row_of(job[0], job[1]) is None]
         with path.open("a", encoding="utf-8") as lines:
-            for row in _play_all(missing, workers):
+
+            def keep(_place: int, row: Row) -> None:
                 known[row.key] = row
                 lines.write(row.to_line())
                 lines.flush()
                 on_row(row)
+
+            run_jobs(_play, missing, workers, keep)
 
     twins = {case.twin.key: case.twin for case in cases}.values()
     make([(twin, NOBODY, None, None) for twin in twins])
@@ -94,13 +96,5 @@ def _version(policy: str) -> str:
     return OraclePolicy.version if policy == ORACLE else make_policy(policy).version
 
 
-def _play_all(jobs: Sequence[Job], workers: int) -> Iterator[Row]:
-    """Rows as they are finished."""
-    if workers == 1 or not jobs:
-        for job in jobs:
-            yield play(*job)
-        return
-    # A forked child would inherit the locks of torch's threads.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(play, *job) for job in jobs]):
-            yield future.result()
+def _play(job: Job) -> Row:
+    return play(*job)

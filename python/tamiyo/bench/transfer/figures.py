@@ -1,7 +1,7 @@
 """What rows come to: shares with Wilson's interval, means with that of a paired bootstrap."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from scipy.stats import binomtest  # type: ignore[import-untyped] # it has no stubs
@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 Figures: TypeAlias = Mapping[str, Figure]
+Item = TypeVar("Item")
 
 HARM = 0.02
 """Accuracy that a fault must cost to count as one."""
@@ -83,9 +84,9 @@ def faulty_figures(rows: Sequence[Row]) -> Figures:
     }
 
 
-def groups(rows: Iterable[Row], name: Callable[[Row], str]) -> dict[str, list[Row]]:
+def groups(rows: Iterable[Item], name: Callable[[Item], str]) -> dict[str, list[Item]]:
     """Rows by what a function says of them, in the order in which it is said first."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[Item]] = {}
     for row in rows:
         found.setdefault(name(row), []).append(row)
     return found

@@ -1,10 +1,9 @@
 """One live run: a plain training loop, with Tamiyo beside it or without."""
 
-import logging
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import inf, isfinite, isnan, nan
 from statistics import median
@@ -12,6 +11,7 @@ from statistics import median
 import torch
 from torch.nn import functional
 
+from tamiyo.bench.hearing import heard
 from tamiyo.bench.transfer.cases import Case
 from tamiyo.bench.transfer.deciders import NOBODY, ORACLE, OraclePolicy, make_policy
 from tamiyo.bench.transfer.faults import linear_layers
@@ -91,7 +91,7 @@ def play(case: Case, policy: str, untouched: Row | None = None, clean: Row | Non
 
 def _train(case: Case, policy: str) -> _Course:
     course = _Course()
-    with torch.random.fork_rng(devices=[]), _heard(course.problems):
+    with torch.random.fork_rng(devices=[]), heard(course.problems):
         torch.manual_seed(case.number)
         loop = _Loop(case)
         course.place = loop.place
@@ -211,32 +211,3 @@ def _accepted(case: Case, place: str | None) -> tuple[tuple[str, str | None], ..
     """What counts as right."""
     cures = () if case.kind is None else case.kind.cures
     return tuple((str(cure), None if cure is AdaptationType.RESTORE else place) for cure in cures)
-
-
-class _Ear(logging.Handler):
-    """Keeps what is logged.
-
-    Args:
-        heard: Where to.
-    """
-
-    def __init__(self, heard: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._heard = heard
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Take one record, with its traceback."""
-        self._heard.append(self.format(record))
-
-
-@contextmanager
-def _heard(problems: list[str]) -> Iterator[None]:
-    """Have warnings and errors of Tamiyo's own parts put down instead of shown."""
-    logger, ear = logging.getLogger("tamiyo"), _Ear(problems)
-    before, logger.propagate = logger.propagate, False
-    logger.addHandler(ear)
-    try:
-        yield
-    finally:
-        logger.removeHandler(ear)
-        logger.propagate = before

@@ -16,7 +16,14 @@ FEATURES = 64
 """Most features of any data set; the others are padded with zeros."""
 CLASSES = 10
 """Most classes."""
-TRAINING_DATA: Sequence[str] = ("digits", "breast_cancer", "blobs", "rings", "hypercube")
+TRAINING_DATA: Sequence[str] = (
+    "digits",
+    "breast_cancer",
+    "blobs",
+    "islands",
+    "rings",
+    "hypercube",
+)
 """What a policy may be trained on."""
 HELD_OUT_DATA: Sequence[str] = ("wine", "spirals", "moons")
 """What it is only ever tested on."""
@@ -78,6 +85,14 @@ def _blobs() -> Samples:
     return found
 
 
+def _islands() -> Samples:
+    """Far apart: learned at once, after which hardly anything moves and nothing is wrong."""
+    found: Samples = datasets.make_blobs(
+        900, n_features=12, centers=4, cluster_std=1.5, random_state=5
+    )
+    return found
+
+
 def _hypercube() -> Samples:
     found: Samples = datasets.make_classification(
         1500,
@@ -124,6 +139,7 @@ _SOURCES: Mapping[str, Callable[[], Samples]] = {
     "breast_cancer": lambda: datasets.load_breast_cancer(return_X_y=True),
     "wine": lambda: datasets.load_wine(return_X_y=True),
     "blobs": _blobs,
+    "islands": _islands,
     "hypercube": _hypercube,
     "rings": _rings,
     "spirals": _spirals,

@@ -162,10 +162,12 @@ class Episode:
         if fault.step >= self.cohort.steps:
             return ()
         nodes = self.clinic.nodes
-        return [
+        found = [
             np.array([1, nodes if layer == WHOLE_RUN else 2 * layer, ACTIONS.index(cure)])
             for layer, cure in cures(fault.kind, fault.layer)
         ]
+        # Nothing else brings numbers back, whatever has taken them away.
+        return found if self._sound[host] else [one for one in found if one[2] == RESTORE]
 
     def _may(self, host: int, action: Ints) -> bool:
         layers, model = self._masks

@@ -26,7 +26,6 @@ __all__ = [
     "cures",
     "draw_fault",
     "places",
-    "possible",
     "strike",
 ]
 
@@ -152,9 +151,9 @@ NARROW = 4
 def places(kind: FaultKind, spec: HostSpec) -> list[int]:
     """Layers where a fault of this kind can strike the host and be mended."""
     condition = _CONDITIONS.get(kind, _Condition())
-    if not possible(kind, spec.activation, spec.dataset.classes):
+    if spec.wiring not in condition.wirings or spec.activation not in condition.activations:
         return []
-    if spec.wiring not in condition.wirings:
+    if spec.dataset.classes < condition.classes:
         return []
     every, own = list(range(spec.layers)), [i for i in range(spec.hidden) if not spec.summed(i)]
     special = {
@@ -168,12 +167,6 @@ def places(kind: FaultKind, spec: HostSpec) -> list[int]:
         FaultKind.BOTTLENECK: own if min(spec.widths) >= NARROW else [],
     }
     return special.get(kind, own)
-
-
-def possible(kind: FaultKind, activation: Activation, classes: int) -> bool:
-    """Whether networks with this activation can have faults of this kind, on such data."""
-    condition = _CONDITIONS.get(kind, _Condition())
-    return activation in condition.activations and classes >= condition.classes
 
 
 def draw_fault(

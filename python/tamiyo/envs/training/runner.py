@@ -31,6 +31,7 @@ FACTS: Fields = {
     "fault_kind": ((), np.int64),
     "fault_layer": ((), np.int64),
     "struck": ((), np.bool_),
+    "step": ((), np.int64),
 }
 """What `infos` says of every run."""
 
@@ -103,4 +104,5 @@ def _facts(episode: Episode) -> dict[str, npt.NDArray[Any]]:
         "fault_kind": np.array([KINDS.index(fault.kind) for fault in faults]),
         "fault_layer": np.array([fault.layer for fault in faults]),
         "struck": np.array(struck),
+        "step": np.full(len(faults), episode.cohort.steps),
     }

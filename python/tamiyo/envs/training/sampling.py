@@ -6,8 +6,8 @@ from typing import get_args
 
 import numpy as np
 
-from tamiyo.envs.training.data import TRAINING_DATA, dataset
-from tamiyo.envs.training.faults import CURABLE, Fault, FaultKind, draw_fault, places, possible
+from tamiyo.envs.training.data import TRAINING_DATA
+from tamiyo.envs.training.faults import CURABLE, Fault, FaultKind, draw_fault, places
 from tamiyo.envs.training.hosts import (
     Activation,
     HostSpec,
@@ -109,23 +109,40 @@ def draw_cohort(random: np.random.Generator, config: TrainingConfig, count: int)
 
     Width, optimiser and activation are drawn for the cohort: programs that differ in them would do
     all of their work for every host.
+
+    Raises:
+        ValueError: no host of the configuration can have any of its faults.
     """
     # Ways of watching have lots of their own: more of them must not change the runs.
     lots = random.spawn(1)[0]
     sensing = Sensing.draw(lots, config.sensing, config.interval, count)
     width = int(random.choice(config.widths))
     optimizer: Optimizer = get_args(Optimizer)[random.integers(2)]
-    choices = [one for one in _CHOICES if _possible(config, one) or not config.faulty]
+    kinds = {one: _possible(config, one, width) for one in get_args(Activation)}
+    choices = [one for one in _CHOICES if kinds[one] or not config.faulty]
+    if not choices:
+        raise ValueError(f"no host of {config} can have any of its faults")
     activation = choices[random.integers(len(choices))]
-    kinds = _possible(config, activation)
     common = HostSpec("", (width,), "plain", activation, optimizer)
-    scenarios = [_draw(random, config, common, kinds, sensing) for _ in range(count)]
+    scenarios = [_draw(random, config, common, kinds[activation], sensing) for _ in range(count)]
     return CohortPlan(sorted(scenarios, key=lambda one: -one.spec.hidden), width, sensing)
 
 
-def _possible(config: TrainingConfig, activation: Activation) -> Sequence[FaultKind]:
-    classes = max(dataset(name).classes for name in config.data)
-    return [kind for kind in config.faults if possible(kind, activation, classes)]
+def _possible(config: TrainingConfig, activation: Activation, width: int) -> Sequence[FaultKind]:
+    """Faults that some host with this activation can have."""
+    widest = (width,) * _deepest(config, activation)
+    hosts = [
+        HostSpec(data, widest, wiring, activation)
+        for data in config.data
+        for wiring in get_args(Wiring)
+    ]
+    return [kind for kind in config.faults if any(places(kind, host) for host in hosts)]
+
+
+def _deepest(config: TrainingConfig, activation: Activation) -> int:
+    """Most hidden layers. Deeper sigmoid networks do not train at all, healthy or not."""
+    trainable = 2 if activation == "sigmoid" else config.max_hidden
+    return max(config.min_hidden, min(config.max_hidden, trainable))
 
 
 def _draw(
@@ -159,10 +176,7 @@ def _draw(
 
 
 def _draw_host(random: np.random.Generator, config: TrainingConfig, common: HostSpec) -> HostSpec:
-    deepest, width = config.max_hidden, common.widths[0]
-    if common.activation == "sigmoid":
-        # Deeper sigmoid networks do not train at all, healthy or not.
-        deepest = max(config.min_hidden, min(deepest, 2))
+    width, deepest = common.widths[0], _deepest(config, common.activation)
     hidden = int(random.integers(config.min_hidden, deepest, endpoint=True))
     wiring: Wiring = get_args(Wiring)[random.integers(3)] if hidden > 1 else "plain"
     units = int(random.integers(width // 4, width, endpoint=True))

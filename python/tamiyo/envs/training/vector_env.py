@@ -33,7 +33,8 @@ class TrainingVectorEnv(GraphVectorEnv):
     `twin_accuracy`, `loss`, `twin_loss`, and `quality` and `twin_quality`, which are accuracy on a
     scale from chance to perfect; `levels` [5], the components of the objective, unweighted;
     `adaptations`, `adapted`; and privileged, for imitation and evaluation only: `fault_kind` (index
-    into `FaultKind`), `fault_layer` (linear layer, -1 for the run as a whole), `struck`.
+    into `FaultKind`), `fault_layer` (linear layer, -1 for the run as a whole), `struck`; `step`,
+    the optimiser steps so far.
 
     Args:
         num_envs: B.
