@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tamiyo.cli.bench import bench
 from tamiyo.cli.demo import demo
 from tamiyo.cli.evaluate import evaluate
 from tamiyo.cli.inspect import inspect
@@ -39,6 +40,7 @@ def _root(
     pass
 
 
+app.add_typer(bench, name="bench")
 app.command()(demo)
 app.command()(evaluate)
 app.command()(inspect)
