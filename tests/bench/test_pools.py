@@ -6,14 +6,16 @@ is the end of all of them.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 
 import pytest
 
-from tamiyo.bench.pools import INTERRUPTED, run_jobs
+from tamiyo.bench.pools import INTERRUPTED, interrupts_held_back, run_jobs
 
 PROGRAM = '''
 """What is done by whom goes into a folder, by process id."""
@@ -127,3 +129,46 @@ def test_one_process_does_all_jobs_in_their_order():
     assert found == [(0, 30), (1, 10), (2, 20)]
     run_jobs(lambda job: job, [], 2, lambda *one: found.append(one))
     assert len(found) == 3
+
+
+@pytest.fixture
+def taken():
+    """Waits until a signal was taken by some thread, and tells its number."""
+    theirs, mine = socket.socketpair()
+    mine.setblocking(False)
+    before = signal.set_wakeup_fd(mine.fileno())
+    yield lambda: theirs.recv(1)[0]
+    signal.set_wakeup_fd(before)
+    theirs.close()
+    mine.close()
+
+
+def test_an_interrupt_that_another_thread_takes_waits_for_the_end_of_the_block(taken):
+    """The system gives a signal to any thread that does not block it, and Python to the first."""
+    done, reached = threading.Event(), []
+    other = threading.Thread(target=done.wait)
+    other.start()
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        with interrupts_held_back():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert taken() == signal.SIGINT
+            reached.append("the end of the block")
+        reached.append("what follows")
+    done.set()
+    other.join()
+    assert reached == ["the end of the block"]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_interrupts_are_held_back_in_any_thread():
+    reached = []
+
+    def run():
+        with interrupts_held_back():
+            reached.append(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+    other = threading.Thread(target=run)
+    other.start()
+    other.join()
+    assert reached == [True]
