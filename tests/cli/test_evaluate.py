@@ -51,7 +51,7 @@ def run(*options):
 
 
 def test_it_prints_the_cohorts(checkpoint):
-    done = run(checkpoint, "--clone", checkpoint)
+    done = run(checkpoint, "--also", f"clone={checkpoint}")
     assert done.exit_code == 0, done.output
     assert "validation: 4 runs" in done.stdout
     for name in COHORTS:
@@ -144,11 +144,11 @@ def test_outputs_are_tried_before_any_work(tmp_path, asked, option, name):
     assert not asked
 
 
-@pytest.mark.parametrize("option", [(), ("--clone",)])
-def test_the_folder_of_a_training_is_not_its_policy_but_near(tmp_path, checkpoint, option):
-    inside = tmp_path / ("cloned-policy" if option else "policy")
+@pytest.mark.parametrize("other", [False, True])
+def test_the_folder_of_a_training_is_not_its_policy_but_near(tmp_path, checkpoint, other):
+    inside = tmp_path / "policy"
     shutil.copytree(checkpoint, inside)
-    done = run(*(() if not option else (checkpoint,)), *option, str(tmp_path))
+    done = run(checkpoint, "--also", f"seed-1={tmp_path}") if other else run(str(tmp_path))
     assert done.exit_code == 2
     said = "".join(done.stderr.replace("│", " ").split())
     assert f"Didyoumean{inside}?" in said
@@ -159,7 +159,10 @@ def test_the_folder_of_a_training_is_not_its_policy_but_near(tmp_path, checkpoin
     [
         (("--cohorts", "rules", "--split", "tset"), "unknown split"),
         (("--cohorts", "ruels"), "unknown cohort"),
-        (("--cohorts", "clone"), "needs a checkpoint"),
+        (("--cohorts", "clone"), "unknown cohort"),
+        (("--also", "clone"), "a name of its own and a folder"),
+        (("--also", "a=b", "--also", "a=c"), "a name of its own and a folder"),
+        (("--also", "rules=b"), "cannot be called"),
         (("nowhere",), "cannot read the checkpoint"),
         (("--seeds", "0"), "greater than or equal to 1"),
     ],

@@ -16,6 +16,13 @@ from tamiyo.learn.rollout import collect
 from tamiyo.learn.seeds import derive
 from tamiyo.policy.actions import Action
 
+WITHOUT_OTHER_HEADS = {
+    "safety_loss_weight": 0.0,
+    "temporal_loss_coeff": 0.0,
+    "urgency_loss_coeff": 0.0,
+    "uncertainty_regularization": 0.0,
+}
+
 
 def plain_ppo(network, env, config, iterations):
     """Schulman et al. 2017 with GAE, in one function and nothing but PyTorch."""
@@ -77,7 +84,7 @@ def test_without_replay_it_is_plain_ppo_bit_for_bit(
         exploration=0.0,
         fit_normalization=False,
         target_kl=None,
-        uncertainty_regularization=0.0,
+        **WITHOUT_OTHER_HEADS,
         batch_size=48,
         learning_rate=1e-3,
     )
@@ -127,7 +134,12 @@ def test_the_ratio_is_one_with_an_isolated_last_node(make_network, make_graphs):
 
 def test_an_update_moves_the_policy_a_little_and_clips_some(make_env, make_network, make_config):
     config = make_config(
-        learning_rate=1e-3, batch_size=128, rollout_length=24, exploration=0.3, target_kl=None
+        learning_rate=1e-3,
+        batch_size=128,
+        rollout_length=24,
+        exploration=0.3,
+        target_kl=None,
+        **WITHOUT_OTHER_HEADS,
     )
     learner = PolicyLearner(make_network(lively=False), config)
     # The first update starts from heads that are nearly flat, and may move less.

@@ -12,6 +12,7 @@ SOURCES = (
     "envs/training",
     "graph/schema.py",
     "learn/imitation",
+    "learn/outcomes.py",
     "learn/rewards",
 )
 """What defines the runs that a policy learns in, what it sees of them and what it is taught."""

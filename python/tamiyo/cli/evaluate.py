@@ -35,8 +35,11 @@ def evaluate(  # noqa: PLR0913, PLR0917 - its arguments are the options of the c
     checkpoint: Annotated[
         Path | None, typer.Argument(help="Folder of the policy; by default the shipped one.")
     ] = None,
-    clone: Annotated[
-        Path | None, typer.Option(help="Folder of the policy before reinforcement learning.")
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER", help="Another policy to compare with; may be repeated."
+        ),
     ] = None,
     split: Annotated[
         str,
@@ -48,7 +51,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 - its arguments are the options of the c
     seeds: Annotated[int, typer.Option(min=1, help="Evaluation seeds of each split.")] = 10,
     hosts: Annotated[int, typer.Option(min=1, help="Runs of each seed.")] = 32,
     cohorts: Annotated[
-        str, typer.Option(help=f"Any of {', '.join(COHORTS)}; by default all there is.")
+        str,
+        typer.Option(
+            help=f"Any of {', '.join(COHORTS)} and other policies; by default all there is."
+        ),
     ] = "",
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     check: Annotated[bool, typer.Option(help="Exit with 1 when a bar is missed.")] = False,
@@ -63,14 +69,15 @@ def evaluate(  # noqa: PLR0913, PLR0917 - its arguments are the options of the c
     """Let policies treat the same training runs, and compare what became of them.
 
     Half of the runs have a fault. The cohorts are: nobody; one random action; periodic growth; the
-    rules; the rules tuned to these faults; the learned policy and its clone; an oracle that is told
-    the fault. Exits with 1 when --check was given and the learned policy misses a bar, with 2 when
-    it cannot be read or what was asked for cannot be written.
+    rules; the rules tuned to these faults; other policies that are named, such as the clone that
+    one was refined from; the learned policy, alone and as it decides beside a live run; an oracle
+    that is told the fault. Exits with 1 when --check was given and the learned policy misses a bar,
+    with 2 when it cannot be read or what was asked for cannot be written.
 
     Example: tamiyo evaluate --split validation,test --check
     """
     try:
-        lineup = _lineup(cohorts, checkpoint, clone)
+        lineup = _lineup(cohorts, checkpoint, _others(also or []))
         splits = find_splits(split or (CHECKED_SPLITS if check else SPLIT))
         request = Request(splits, lineup, seeds, hosts)
         _try_checkpoints(lineup)
@@ -99,19 +106,34 @@ def evaluate(  # noqa: PLR0913, PLR0917 - its arguments are the options of the c
     raise typer.Exit(_verdict(notes, evaluation) if check else 0)
 
 
-def _lineup(cohorts: str, checkpoint: Path | None, clone: Path | None) -> Lineup:
+def _others(also: list[str]) -> dict[str, Path]:
+    """Folders of other networks by name.
+
+    Raises:
+        ValueError: one without a name or a folder, or two of one name.
+    """
+    found: dict[str, Path] = {}
+    for one in also:
+        name, _, folder = one.partition("=")
+        if not name or not folder or name in found:
+            raise ValueError(f"--also needs a name of its own and a folder, not {one!r}")
+        found[name] = Path(folder)
+    return found
+
+
+def _lineup(cohorts: str, checkpoint: Path | None, others: dict[str, Path]) -> Lineup:
     """Who plays.
 
     Raises:
         ValueError: an unknown cohort, or no checkpoint for one.
     """
     names = tuple(filter(None, (name.strip() for name in cohorts.split(","))))
-    names = names or tuple(name for name in COHORTS if name != "clone" or clone is not None)
+    names = names or (*COHORTS, *others)
     if checkpoint is None and {LEARNED, DEFAULT} & set(names):
         checkpoint = shipped()
         if checkpoint is None:
             raise ValueError("no policy comes with this installation: give the folder of one")
-    return Lineup(names, checkpoint, clone)
+    return Lineup(names, checkpoint, others)
 
 
 def _try_checkpoints(lineup: Lineup) -> None:
@@ -123,9 +145,9 @@ def _try_checkpoints(lineup: Lineup) -> None:
     try:
         lineup.players()
     except CheckpointError as error:
-        for folder, inside in ((lineup.learned, "policy"), (lineup.clone, "cloned-policy")):
-            if folder is not None and (folder / inside / MANIFEST).is_file():
-                raise CheckpointError(f"{error}. Did you mean {folder / inside}?") from None
+        for folder in filter(None, (lineup.learned, *lineup.others.values())):
+            if (folder / "policy" / MANIFEST).is_file():
+                raise CheckpointError(f"{error}. Did you mean {folder / 'policy'}?") from None
         raise
 
 
@@ -133,7 +155,8 @@ def _command(request: Request, checkpoint: Path | None) -> str:
     """How to have the same figures again."""
     lineup = request.lineup
     words = ["tamiyo", "evaluate", *(() if checkpoint is None else (str(checkpoint),))]
-    words += () if lineup.clone is None else ("--clone", str(lineup.clone))
+    for name, folder in lineup.others.items():
+        words += ("--also", f"{name}={folder}")
     words += ("--split", ",".join(split.name for split in request.splits))
     words += ("--seeds", str(request.seeds), "--hosts", str(request.hosts))
     return shlex.join((*words, "--cohorts", ",".join(lineup.names)))

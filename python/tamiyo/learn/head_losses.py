@@ -1,4 +1,4 @@
-"""Losses of the heads that foresee (safety, risk, urgency, trends), where the truth is known."""
+"""Losses of the heads that foresee (value, safety, risk, urgency, trends), where known."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from torch.nn import functional
 from tamiyo.learn.config import ProductionTrainingConfig
 from tamiyo.learn.segments import TARGETS
 
-__all__ = ["HEAD_LOSSES", "head_losses", "weighted_mean"]
+__all__ = ["HEAD_LOSSES", "head_losses", "value_loss", "weighted_mean"]
 
 HEAD_LOSSES = ("safety", "uncertainty", "temporal", "urgency")
 
@@ -18,6 +18,24 @@ HEAD_LOSSES = ("safety", "uncertainty", "temporal", "urgency")
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
     """Σ w v / Σ w, or 0 where all weights are 0."""
     return (weights * values).sum() / weights.sum().clamp_min(torch.finfo(values.dtype).tiny)
+
+
+def value_loss(
+    estimate: Tensor, returns: Tensor, weights: Tensor, config: ProductionTrainingConfig
+) -> Tensor:
+    """Weighted mean of the Huber loss; 0 where no return is known.
+
+    Args:
+        estimate: [M].
+        returns: [M], NaN where unknown.
+        weights: [M].
+        config: The width of its quadratic part.
+    """
+    known = ~returns.isnan()
+    error = functional.huber_loss(
+        estimate, returns.nan_to_num(), reduction="none", delta=config.value_huber_delta
+    )
+    return weighted_mean(error, weights * known)
 
 
 def head_losses(

@@ -270,6 +270,7 @@ class PolicyLearner:
     def _losses(self, batch: Minibatch, exploration: float) -> Losses:
         wanted = self.config.uncertainty_regularization > 0
         masks = self._generator("dropout", self.progress.optimizer_steps) if wanted else None
+        batch = batch.to(self.policy.device)
         outputs = self.policy(batch.graphs, uncertainty=wanted, generator=masks)
         if self._warming_up:
             batch = replace(batch, on_policy=torch.zeros_like(batch.on_policy))

@@ -220,7 +220,7 @@ class LiveEpisodes:
         if self._execute is None:
             return
         with torch.no_grad():
-            outputs = self._policy(data.to(self._policy.trunk.whole_model.device))
+            outputs = self._policy(data.to(self._policy.device))
             distribution = outputs["distribution"]
             drawn.action = distribution.sample(self._generator, exploration)
             drawn.log_prob = float(distribution.log_prob(drawn.action, exploration))

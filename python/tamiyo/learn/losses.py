@@ -1,17 +1,16 @@
 """The losses: small functions of tensors, each a weighted mean over transitions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from tamiyo.learn.anchor import kl_from_anchor
 from tamiyo.learn.config import ProductionTrainingConfig
 from tamiyo.learn.graphs import GraphBatch
-from tamiyo.learn.head_losses import HEAD_LOSSES, head_losses, weighted_mean
+from tamiyo.learn.head_losses import HEAD_LOSSES, head_losses, value_loss, weighted_mean
 from tamiyo.policy.actions import Action, ActionDistribution
 
 __all__ = ["Losses", "Minibatch", "losses", "policy_loss"]
@@ -38,6 +37,10 @@ class Minibatch:
 
     def __len__(self) -> int:
         return len(self.advantages)
+
+    def to(self, device: torch.device) -> "Minibatch":
+        """The same transitions on another device."""
+        return Minibatch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -102,10 +105,7 @@ def losses(
         policy_weights,
         config.clip_ratio,
     )
-    error = functional.huber_loss(
-        outputs["value_estimate"], batch.returns, reduction="none", delta=config.value_huber_delta
-    )
-    value = weighted_mean(error, batch.weights)
+    value = value_loss(outputs["value_estimate"], batch.returns, batch.weights, config)
     entropies = {
         name: weighted_mean(entropy, policy_weights)
         for name, entropy in distribution.entropy().items()

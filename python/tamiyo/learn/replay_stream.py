@@ -118,12 +118,12 @@ def judge(
 ) -> Judged:
     """Log-probabilities, values and V-trace targets of experience under a network."""
     index = experience.valid.flatten().nonzero()[:, 0]
-    outputs = target(experience.graphs(index))
-    action = flat_action(experience.actions, index)
+    outputs = target(experience.graphs(index).to(target.device))
+    action = flat_action(experience.actions, index).to(target.device)
     log_prob = torch.zeros(experience.valid.numel())
-    log_prob[index] = outputs["distribution"].log_prob(action, exploration)
+    log_prob[index] = outputs["distribution"].log_prob(action, exploration).cpu()
     values = torch.zeros(experience.valid.numel())
-    values[index] = outputs["value_estimate"]
+    values[index] = outputs["value_estimate"].cpu()
     log_prob, values = log_prob.view(experience.shape), values.view(experience.shape)
     log_ratio = log_prob - experience.log_prob
     targets = vtrace(

@@ -11,11 +11,14 @@ from torch import Tensor
 
 from tamiyo.learn.experience import Experience
 from tamiyo.learn.graphs import FIELDS, pack
-from tamiyo.learn.segments import TARGETS
+from tamiyo.learn.outcomes import outcome_targets
 from tamiyo.policy import EnhancedTamiyoPolicyGNN
 from tamiyo.policy.actions import WHOLE_MODEL, Action
 
 __all__ = ["Rollout", "collect", "to_env_actions"]
+
+_OUTCOMES = ("rewards", "adapt", "over", "global_features", "global_measured")
+"""Recorded columns that tell what followed."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -36,10 +39,10 @@ class Rollout:
     ) -> "Rollout":
         """Experience with the values that a network gives it."""
         index = experience.valid.flatten().nonzero()[:, 0]
-        device = network.trunk.whole_model.device
         values = torch.zeros(experience.valid.numel())
         with torch.no_grad():
-            values[index] = network(experience.graphs(index).to(device))["value_estimate"].cpu()
+            outputs = network(experience.graphs(index).to(network.device))
+        values[index] = outputs["value_estimate"].cpu()
         values = values.view(experience.shape)
         following = experience.next_values(values, values_of(network, experience.finals))
         return cls(experience, values, following, returns)
@@ -99,13 +102,12 @@ def collect(
     """
     if env.metadata.get("autoreset_mode") is not AutoresetMode.SAME_STEP:
         raise ValueError("the environment must reset within the step that ends an episode")
-    device = network.trunk.whole_model.device
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = torch.Generator(network.device).manual_seed(seed)
     raw, _ = env.reset(seed=seed)
     record, current, finished = _Recorder(steps), np.zeros(env.num_envs), list[float]()
     for step in range(steps):
         observation = {name: torch.as_tensor(raw[name]) for name in FIELDS}
-        outputs = network(pack(observation).to(device))
+        outputs = network(pack(observation).to(network.device))
         action = outputs["distribution"].sample(generator, exploration)
         log_prob = outputs["distribution"].log_prob(action, exploration)
         # Recorded before the environment moves on: it may reuse its arrays.
@@ -122,6 +124,7 @@ def collect(
             values=outputs["value_estimate"],
             rewards=torch.tensor(reward, dtype=torch.float32),
             terminated=torch.tensor(terminated),
+            over=torch.tensor(over),
             done=torch.tensor(over | (step == steps - 1)),
         )
         unfinished = record.columns["done"][step] & ~record.columns["terminated"][step]
@@ -165,7 +168,9 @@ def _rollout(
         valid=everywhere,
         finals=_joined(record.finals, columns),
         final_at=torch.tensor(record.final_at, dtype=torch.long),
-        targets=rewards.new_full((*rewards.shape, len(TARGETS)), torch.nan),
+        targets=torch.as_tensor(
+            outcome_targets(*(columns[name].numpy() for name in _OUTCOMES)),
+        ),
     )
     final_values = values_of(network, experience.finals)
     return Rollout(
@@ -187,6 +192,5 @@ def values_of(network: EnhancedTamiyoPolicyGNN, padded: Mapping[str, Tensor]) ->
     """[F]: the network's value of padded graphs [F, ...], on the processor."""
     if not len(padded["x"]):
         return torch.empty(0)
-    device = network.trunk.whole_model.device
-    values: Tensor = network(pack(padded).to(device))["value_estimate"]
+    values: Tensor = network(pack(padded).to(network.device))["value_estimate"]
     return values.cpu()

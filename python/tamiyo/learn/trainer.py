@@ -128,7 +128,7 @@ class ProductionPolicyTrainer:
             raise ValueError(f"num_episodes must be at least 1, not {num_episodes}")
         if not health_collector.is_collecting:
             raise RuntimeError("the collector has to collect before anything can be learned")
-        generator = torch.Generator(self.policy.trunk.whole_model.device)
+        generator = torch.Generator(self.policy.device)
         generator.manual_seed(derive(self.training_config.seed, "live"))
         episodes = self._live = LiveEpisodes(
             health_collector,

@@ -64,6 +64,11 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
                     nn.init.zeros_(module.bias)
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.trunk.whole_model.device
+
+    @property
     def version(self) -> str:
         """The first 16 hex digits of the SHA-256 of the loaded weights, or `untrained`."""
         return self._identity
@@ -154,7 +159,7 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
             return Verdict(None, "untrained network: load weights with from_pretrained")
         if state.topology is None:
             return Verdict(None, "no topology: it is not known what may be done to which layer")
-        data, device = state.graph_data, self.trunk.whole_model.device
+        data, device = state.graph_data, self.device
         if data.x.device != device:
             # `to` on PyG's data works in place, and the state is not ours to move.
             data = data.clone().to(device)
@@ -252,7 +257,7 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
             drawn = _seeded_masks(*shape, config.attention_dropout, config.uncertainty_seed)
         else:
             drawn = sample_unit_masks(*shape, config.attention_dropout, generator)
-        drawn = drawn.to(self.trunk.whole_model.device)
+        drawn = drawn.to(self.device)
         masks = dict(zip(SAMPLED_HEADS, drawn.chunk(len(SAMPLED_HEADS), dim=1), strict=True))
         spread, mean = action_uncertainty(
             self.heads, units, distribution, masks, self.calibration.adapt_temperature

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tamiyo.bench.evaluation.lineup import COHORTS, NO_OP, Lineup
+from tamiyo.bench.evaluation.lineup import COHORTS, Lineup
 from tamiyo.bench.evaluation.playing import Job, play
 from tamiyo.bench.evaluation.rows import NEVER, Rows
 from tamiyo.bench.evaluation.splits import Split
@@ -76,8 +76,7 @@ def checkpoint(small_split, tmp_path_factory):
 @pytest.fixture(scope="session")
 def played(small_split, checkpoint):
     """All cohorts on two seeds of twelve runs."""
-    names = tuple(name for name in COHORTS if name != NO_OP)
-    lineup = Lineup(names, learned=checkpoint, clone=checkpoint)
+    lineup = Lineup((*COHORTS, "clone"), checkpoint, {"clone": checkpoint})
     return [play(Job(small_split, seed, 12, lineup)) for seed in SEEDS]
 
 

@@ -13,10 +13,14 @@ from tamiyo.bench.evaluation.resampling import Figure
 from tamiyo.bench.evaluation.result import CohortResult, SplitResult
 from tamiyo.bench.evaluation.sheets import reliability_plot, sheets, span
 
+PLACE = COHORTS.index("learned")
+EVERYONE = (*COHORTS[:PLACE], "clone", *COHORTS[PLACE:])
+"""All cohorts and another network."""
+
 
 @pytest.fixture(scope="module")
 def done(small_split, checkpoint, played):
-    lineup = Lineup(COHORTS, learned=checkpoint, clone=checkpoint)
+    lineup = Lineup(EVERYONE, checkpoint, {"clone": checkpoint})
     request = Request([small_split], lineup, seeds=2, hosts=12)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "play_all", lambda jobs, *_: played)
@@ -36,7 +40,7 @@ def test_the_document_is_json_with_every_cohort(done):
     told = done.as_json()
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     found = told["splits"]["small"]
-    assert list(found["cohorts"]) == list(COHORTS)
+    assert list(found["cohorts"]) == list(EVERYONE)
     assert found["runs"] == 24
     assert {"tamiyo", "torch", "learned"} <= set(told["versions"])
     oracle = found["cohorts"]["oracle"]["overall"]
@@ -83,7 +87,7 @@ def test_groups_make_up_the_whole(done):
 
 def test_every_run_of_every_cohort_has_a_record(done):
     records = list(done.records())
-    assert len(records) == 24 * len(COHORTS)
+    assert len(records) == 24 * len(EVERYONE)
     assert {record["split"] for record in records} == {"small"}
     mean = np.mean([one["objective"] for one in records if one["cohort"] == "oracle"])
     assert mean == pytest.approx(done.results[0].figure("oracle.objective").value)
@@ -95,8 +99,8 @@ def test_sheets_are_rectangular_and_show_every_cohort(done):
     assert len(found) == 7
     for sheet in found.values():
         assert {len(row) for row in sheet.rows} == {len(sheet.head)}
-    assert [row[0] for row in found["small: 24 runs"].rows] == list(COHORTS)
-    assert found["J by fault"].head == ("", "runs", *COHORTS[1:])
+    assert [row[0] for row in found["small: 24 runs"].rows] == list(EVERYONE)
+    assert found["J by fault"].head == ("", "runs", *EVERYONE[1:])
     counts = {
         title: sum(int(row[1]) for row in found[title].rows) for title in found if "by " in title
     }

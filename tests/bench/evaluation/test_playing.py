@@ -20,7 +20,7 @@ def rows(played):
 
 
 def test_all_cohorts_are_there_in_their_order(rows):
-    assert tuple(rows) == COHORTS
+    assert tuple(name for name in rows if name != "clone") == COHORTS
 
 
 def test_every_cohort_had_the_same_runs_with_the_same_twins(rows):

@@ -1,5 +1,7 @@
 """A clone answers as its expert did, and an interrupted one ends where it would have."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -24,7 +26,8 @@ def lessons(make_graphs):
     targets[:, TARGETS.index("urgency")] = ill.float()
     targets[:, TARGETS.index("health_trend")] = ill.float() - 0.5
     action = Action(ill, torch.where(ill, 0, -1), torch.where(ill, 2, 0))
-    return Demonstrations(graphs, action, torch.ones(STATES), targets)
+    returns = torch.where(torch.arange(STATES) % 3 == 0, torch.nan, ill.float())
+    return Demonstrations(graphs, action, torch.ones(STATES), targets, returns)
 
 
 def same(one, other):
@@ -46,6 +49,8 @@ def test_the_clone_answers_as_the_expert(lessons, make_network):
     assert right[ill & answer.adapt].float().mean() > 0.95
     assert outputs["safety_score"][ill].mean() > 0.8
     assert outputs["safety_score"][~ill].mean() < 0.2
+    value = outputs["value_estimate"]
+    assert value[ill].mean() > value[~ill].mean() + 0.5
     assert outputs["urgency_score"][ill].mean() > outputs["urgency_score"][~ill].mean() + 0.5
     trend = outputs["temporal_analysis"]["health_trend"]
     assert trend[ill].mean() > trend[~ill].mean() + 0.3
@@ -54,7 +59,7 @@ def test_the_clone_answers_as_the_expert(lessons, make_network):
 def test_weights_count(lessons, make_network):
     config = CloningConfig(epochs=20, batch_size=32, learning_rate=1e-2)
     weights = torch.where(lessons.action.adapt, 1e-6, 1.0)
-    idle = Demonstrations(lessons.observations, lessons.action, weights, lessons.targets)
+    idle = replace(lessons, weights=weights)
     network = make_network(lively=False)
     clone(network, idle, config)
     with torch.no_grad():

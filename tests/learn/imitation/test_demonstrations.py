@@ -117,8 +117,35 @@ def test_gains_end_where_the_next_action_begins(ward):
     assert (urgency[~held_back] >= 0.0).all()
 
 
+def test_returns_are_those_of_following_the_expert_from_there_on(ward):
+    plan = LessonPlan(late=0.5, patience=0.6, wander=0.0, keep_idle=1.0)
+    found = demonstrate(ward, 1, seed=0, plan=plan)
+    returns, adapt = (column.view(STEPS, RUNS) for column in (found.returns, found.action.adapt))
+    assert (returns[:, 1::2] == 0.0).all()
+    sick = returns[:, ::2]
+    cure = adapt[:, ::2] * torch.arange(STEPS)[:, None]
+    mended_at = cure.max(0).values
+    moment = torch.arange(STEPS)[:, None]
+    # The last answer was followed, those before it were not.
+    late = mended_at > 2
+    assert 0 < late.sum() < len(late)
+    assert sick[moment.expand_as(sick) > mended_at].eq(0.0).all()
+    torch.testing.assert_close(sick.gather(0, mended_at[None])[0], torch.full((RUNS // 2,), GAIN))
+    unfollowed = (moment < mended_at) & late
+    assert sick[unfollowed].isnan().all()
+    torch.testing.assert_close(sick[:2, ~late], torch.full((2, int((~late).sum())), GAIN))
+
+
+def test_what_a_pupil_reaches_says_nothing_of_the_expert(ward, make_network):
+    plan = LessonPlan(late=0.0, wander=0.0, keep_idle=1.0)
+    found = demonstrate(ward, 1, seed=0, plan=plan, pupil=make_network())
+    unknown = found.returns.view(STEPS, RUNS).isnan()
+    assert (unknown.all(0) | ~unknown.any(0)).all()
+    assert 0.25 < unknown.all(0).float().mean() < 0.75
+
+
 def test_trends_look_ahead_and_end_with_the_episode(ward):
-    plan = LessonPlan(keep_idle=1.0, outlook=4)
+    plan = LessonPlan(keep_idle=1.0)
     trend = target(demonstrate(ward, 1, seed=0, plan=plan), "health_trend").view(STEPS, RUNS)
     torch.testing.assert_close(trend[:6], torch.full((6, RUNS), 0.2))
     assert trend[6:].isnan().all()
@@ -155,7 +182,9 @@ def test_the_same_seed_gives_the_same_demonstrations(ward, make_network, tmp_pat
         for name in ("adapt", "target", "type"):
             assert torch.equal(getattr(one.action, name), getattr(again.action, name))
         assert torch.equal(one.weights, again.weights)
-        torch.testing.assert_close(one.targets, again.targets, equal_nan=True, rtol=0, atol=0)
+        for name in ("targets", "returns"):
+            column, same_column = getattr(one, name), getattr(again, name)
+            torch.testing.assert_close(column, same_column, equal_nan=True, rtol=0, atol=0)
     assert len(other) != len(one) or not torch.equal(one.action.adapt, other.action.adapt)
 
 

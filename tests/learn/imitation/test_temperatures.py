@@ -62,6 +62,7 @@ def test_an_overconfident_network_is_calmed_down(make_graphs, make_network):
         Action(adapt, torch.full((400,), -1), torch.zeros(400, dtype=torch.long)),
         torch.ones(400),
         targets,
+        torch.full((400,), torch.nan),
     )
     found = fit_calibration(network, lessons)
     # Its answers have nothing to do with the truth; of safety only one answer was ever seen.

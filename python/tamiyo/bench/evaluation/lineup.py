@@ -1,7 +1,8 @@
 """The cohorts by name, and who plays them."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -17,10 +18,10 @@ from tamiyo.bench.evaluation.state_player import StatePlayer
 from tamiyo.bench.evaluation.tuned_rules import TunedRules
 from tamiyo.policy import EnhancedTamiyoPolicyGNN, FallbackPolicy, RulesPolicy
 
-__all__ = ["CLONE", "COHORTS", "DEFAULT", "LEARNED", "NO_OP", "Lineup"]
+__all__ = ["COHORTS", "DEFAULT", "LEARNED", "NO_OP", "Lineup"]
 
 NO_OP, RULES, TUNED = "no-op", "rules", "tuned"
-CLONE, LEARNED, DEFAULT = "clone", "learned", "default"
+LEARNED, DEFAULT = "learned", "default"
 _SIMPLE: Mapping[str, Callable[[], Player]] = {
     NO_OP: IdlePlayer,
     "random": RandomPlayer,
@@ -35,12 +36,11 @@ COHORTS: Sequence[str] = (
     "growth",
     RULES,
     TUNED,
-    CLONE,
     LEARNED,
     DEFAULT,
     "oracle",
 )
-"""All names, in the order in which they are shown."""
+"""All names, in the order in which they are shown; other networks come before `learned`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,32 +48,45 @@ class Lineup:
     """Which cohorts are compared.
 
     Args:
-        names: Members of `COHORTS`; `no-op`, which the others are compared with, is always in.
+        names: Members of `COHORTS` or of `others`; `no-op`, which all are compared with, is always
+            in.
         learned: Checkpoint of `learned`, the network alone, and of `default`, the network with the
             rules behind it and everything else that stands between it and a live run.
-        clone: Checkpoint of `clone`, the policy before reinforcement learning.
+        others: Checkpoints of other networks by the names of their cohorts: the clone that a policy
+            was refined from, other seeds, trainings that lacked something.
 
     Raises:
-        ValueError: an unknown name, or one whose checkpoint is not given.
+        ValueError: an unknown name, one whose checkpoint is not given, or another network with a
+            name that is taken or is not made of letters, digits, `-` and `_`.
     """
 
     names: tuple[str, ...]
     learned: Path | None = None
-    clone: Path | None = None
+    others: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in self.others:
+            if name in COHORTS or not re.fullmatch(r"[\w-]+", name):
+                raise ValueError(f"another network cannot be called {name!r}")
+        place = COHORTS.index(LEARNED)
+        known = (*COHORTS[:place], *self.others, *COHORTS[place:])
         for name in self.names:
-            if name not in COHORTS:
-                raise ValueError(f"unknown cohort {name!r}; there are {', '.join(COHORTS)}")
-        for name, path in self._checkpoints.items():
-            if name in self.names and path is None:
+            if name not in known:
+                raise ValueError(f"unknown cohort {name!r}; there are {', '.join(known)}")
+            if name in (LEARNED, DEFAULT) and self.learned is None:
                 raise ValueError(f"the cohort {name!r} needs a checkpoint")
         wanted = {NO_OP, *self.names}
-        object.__setattr__(self, "names", tuple(name for name in COHORTS if name in wanted))
+        object.__setattr__(self, "names", tuple(name for name in known if name in wanted))
 
-    @property
-    def _checkpoints(self) -> Mapping[str, Path | None]:
-        return {LEARNED: self.learned, DEFAULT: self.learned, CLONE: self.clone}
+    def checkpoint(self, name: str) -> Path:
+        """Of a cohort with a network.
+
+        Raises:
+            KeyError: it has none.
+        """
+        if name in (LEARNED, DEFAULT) and self.learned is not None:
+            return self.learned
+        return self.others[name]
 
     def players(self) -> list[Player]:
         """A player for each cohort, in order.
@@ -93,10 +106,9 @@ class Lineup:
         return {one.name: one.network.version for one in players if isinstance(one, NetworkPlayer)}
 
     def _player(self, name: str) -> Player:
-        path = self._checkpoints.get(name)
-        if path is None:
+        if name in _SIMPLE:
             return _SIMPLE[name]()
+        network = EnhancedTamiyoPolicyGNN.from_pretrained(self.checkpoint(name))
         if name == DEFAULT:
-            network = EnhancedTamiyoPolicyGNN.from_pretrained(path)
             return StatePlayer(name, partial(FallbackPolicy, network))
-        return NetworkPlayer.load(name, path)
+        return NetworkPlayer(name, network)

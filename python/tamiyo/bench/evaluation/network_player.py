@@ -53,7 +53,7 @@ class NetworkPlayer:
         network = self.network
         config, calibration = network.config, network.calibration
         padded = {name: torch.as_tensor(observation[name]) for name in FIELDS}
-        device = network.trunk.whole_model.device
+        device = network.device
         outputs = network(pack(padded).to(device), uncertainty=config.enable_uncertainty)
         distribution = outputs["distribution"]
         proposed = distribution.can_adapt

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tamiyo.bench.evaluation.figures import Figures, figures, reliability
-from tamiyo.bench.evaluation.lineup import NO_OP
+from tamiyo.bench.evaluation.lineup import COHORTS, LEARNED, NO_OP
 from tamiyo.bench.evaluation.playing import Played
 from tamiyo.bench.evaluation.resampling import Figure, Resampler
 from tamiyo.bench.evaluation.rows import KINDS, Rows
@@ -19,17 +19,15 @@ DIFFERENCES: Sequence[tuple[str, str]] = (
     ("rules", NO_OP),
     ("rules", "growth"),
     ("tuned", "rules"),
-    ("clone", "rules"),
     ("learned", "rules"),
     ("learned", "tuned"),
-    ("learned", "clone"),
     ("default", "rules"),
     ("default", "learned"),
     ("oracle", "rules"),
     ("oracle", "learned"),
 )
 SHARES: Sequence[tuple[str, str]] = tuple(
-    (name, "oracle") for name in ("rules", "tuned", "clone", "learned", "default")
+    (name, "oracle") for name in ("rules", "tuned", "learned", "default")
 )
 
 
@@ -109,11 +107,13 @@ def _cohort(rows: Rows, resampler: Resampler) -> CohortResult:
 
 
 def _pairs(rows: Mapping[str, Rows], resampler: Resampler) -> Iterator[tuple[str, Figure]]:
-    for one, other in DIFFERENCES:
+    others = [name for name in rows if name not in COHORTS]
+    differences = [pair for name in others for pair in ((name, "rules"), (LEARNED, name))]
+    for one, other in (*DIFFERENCES, *differences):
         if one in rows and other in rows:
             difference = rows[one].objective - rows[other].objective
             yield f"{one} - {other}", resampler.mean(difference)
-    for one, other in SHARES:
+    for one, other in (*SHARES, *((name, "oracle") for name in others)):
         if one in rows and other in rows:
             yield f"{one} / {other}", _share(rows[one], rows[other], resampler)
 

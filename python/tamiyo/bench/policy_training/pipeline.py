@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tamiyo.bench.evaluation.evaluation import Request, evaluate
-from tamiyo.bench.evaluation.lineup import CLONE, LEARNED, Lineup
+from tamiyo.bench.evaluation.lineup import LEARNED, Lineup
 from tamiyo.bench.evaluation.resampling import Figure
 from tamiyo.bench.evaluation.splits import SPLITS
 from tamiyo.bench.policy_training.claim import (
@@ -40,6 +40,8 @@ __all__ = ["Trained", "train_policy"]
 
 HOSTS = 32
 """Runs of each evaluation seed in the comparison."""
+CLONE = "clone"
+"""Cohort of the policy before refinement there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ def _compare(shop: Workshop, cloned: Path, refined: Path, workers: int) -> Figur
     """Mean of J of the refined policy minus the clone's, on the same fresh runs."""
     path = shop.directory / "selection.json"
     if not path.exists():
-        lineup = Lineup((CLONE, LEARNED), learned=refined, clone=cloned)
+        lineup = Lineup((CLONE, LEARNED), refined, {CLONE: cloned})
         request = Request([SPLITS["selection"]], lineup, shop.preset.selections, HOSTS)
         total, done = shop.preset.selections, 0
 

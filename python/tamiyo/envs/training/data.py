@@ -19,8 +19,10 @@ CLASSES = 10
 TRAINING_DATA: Sequence[str] = (
     "digits",
     "breast_cancer",
+    "iris",
     "blobs",
     "islands",
+    "survey",
     "rings",
     "hypercube",
 )
@@ -107,6 +109,22 @@ def _hypercube() -> Samples:
     return found
 
 
+def _survey() -> Samples:
+    """Few samples, a fifth of them with the label of any class: learned by heart, never right."""
+    found: Samples = datasets.make_classification(
+        360,
+        n_features=16,
+        n_informative=8,
+        n_redundant=2,
+        n_classes=4,
+        n_clusters_per_class=1,
+        class_sep=1.5,
+        flip_y=0.2,
+        random_state=7,
+    )
+    return found
+
+
 def _rings() -> Samples:
     """Three concentric shells in four dimensions."""
     random = np.random.default_rng(3)
@@ -138,9 +156,11 @@ _SOURCES: Mapping[str, Callable[[], Samples]] = {
     "digits": lambda: datasets.load_digits(return_X_y=True),
     "breast_cancer": lambda: datasets.load_breast_cancer(return_X_y=True),
     "wine": lambda: datasets.load_wine(return_X_y=True),
+    "iris": lambda: datasets.load_iris(return_X_y=True),
     "blobs": _blobs,
     "islands": _islands,
     "hypercube": _hypercube,
+    "survey": _survey,
     "rings": _rings,
     "spirals": _spirals,
     "moons": _moons,

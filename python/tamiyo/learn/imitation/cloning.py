@@ -19,7 +19,7 @@ from tamiyo.learn.checkpoints import (
 )
 from tamiyo.learn.config import ProductionTrainingConfig
 from tamiyo.learn.graphs import pack
-from tamiyo.learn.head_losses import head_losses, weighted_mean
+from tamiyo.learn.head_losses import head_losses, value_loss, weighted_mean
 from tamiyo.learn.imitation.demonstrations import Demonstrations
 from tamiyo.learn.seeds import derive
 from tamiyo.policy import EnhancedTamiyoPolicyGNN
@@ -45,7 +45,7 @@ class CloningConfig(BaseModel):
     heads: ProductionTrainingConfig = ProductionTrainingConfig(
         uncertainty_regularization=0.0, safety_penalty_weight=1.0
     )
-    """Coefficients of the foreseeing heads' losses. Unsafe outcomes are not stressed, because
+    """Coefficients of the other heads' losses. Unsafe outcomes are not stressed, because
     thresholds are held against calibrated probabilities, which stress would bias."""
 
 
@@ -132,14 +132,16 @@ def _batches(count: int, config: CloningConfig, epoch: int) -> Iterator[Tensor]:
 def _losses(
     policy: EnhancedTamiyoPolicyGNN, batch: Demonstrations, config: CloningConfig
 ) -> dict[str, Tensor]:
-    device = policy.trunk.whole_model.device
+    device = policy.device
     outputs: dict[str, Any] = policy(pack(batch.observations).to(device))
     log_prob = outputs["distribution"].log_prob(batch.action.to(device))
     weights = batch.weights.to(device)
     foreseen = head_losses(outputs, batch.targets.to(device), weights, config.heads)
-    return {"imitation": -weighted_mean(log_prob, weights)} | {
-        name: coefficient * loss for name, (coefficient, loss) in foreseen.items()
-    }
+    value = value_loss(outputs["value_estimate"], batch.returns.to(device), weights, config.heads)
+    return {
+        "imitation": -weighted_mean(log_prob, weights),
+        "value": config.heads.value_loss_coeff * value,
+    } | {name: coefficient * loss for name, (coefficient, loss) in foreseen.items()}
 
 
 def _state(

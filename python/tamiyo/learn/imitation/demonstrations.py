@@ -17,11 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tamiyo.graph.schema import GLOBAL_COLUMNS
 from tamiyo.learn.experience import flat_action
 from tamiyo.learn.graphs import FIELDS, pack
+from tamiyo.learn.outcomes import outcome_targets
 from tamiyo.learn.rollout import to_env_actions
-from tamiyo.learn.segments import TARGETS
 from tamiyo.policy import EnhancedTamiyoPolicyGNN
 from tamiyo.policy.actions import WHOLE_MODEL, Action
 
@@ -61,11 +60,6 @@ class LessonPlan:
     """Probability, at each decision where the expert does nothing, of a random legal action."""
     keep_idle: float = 0.4
     """Share of the states without anything to do that are kept; they count for more instead."""
-    tolerance: float = 0.1
-    """Loss of objective after an action that still counts as safe. It has to be more than noise:
-    measured from chance to perfect, that of 128 held-out samples is doubled with two classes."""
-    outlook: int = 4
-    """Decisions ahead that trends are measured over."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -80,6 +74,9 @@ class Demonstrations:
     """[M]."""
     targets: Tensor
     """[M, 6]: `segments.TARGETS`, NaN where unknown."""
+    returns: Tensor
+    """[M]: rewards of the rest of the episode where the expert was followed in all of it, else NaN.
+    """
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -90,6 +87,7 @@ class Demonstrations:
             flat_action(self.action, index),
             self.weights[index],
             self.targets[index],
+            self.returns[index],
         )
 
     @classmethod
@@ -104,13 +102,14 @@ class Demonstrations:
             ),
             torch.cat([part.weights for part in parts]),
             torch.cat([part.targets for part in parts]),
+            torch.cat([part.returns for part in parts]),
         )
 
     def save(self, path: Path) -> None:
         """Write one file, which appears when it is whole."""
         columns = {f"observation.{name}": t for name, t in self.observations.items()}
         columns |= {name: getattr(self.action, name) for name in ("adapt", "target", "type")}
-        columns |= {"weights": self.weights, "targets": self.targets}
+        columns |= {name: getattr(self, name) for name in ("weights", "targets", "returns")}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".part")
         save_file({name: t.contiguous() for name, t in columns.items()}, partial)
@@ -125,6 +124,7 @@ class Demonstrations:
             Action(columns["adapt"], columns["target"], columns["type"]),
             columns["weights"],
             columns["targets"],
+            columns["returns"],
         )
 
 
@@ -178,7 +178,8 @@ class _Lesson:
         late = random.random(runs) < plan.late
         self.waiting = np.where(late, random.geometric(plan.patience, runs), 0)
         self.free = random.random(runs) < (0.0 if pupil is None else 0.5)
-        self.generator = torch.Generator().manual_seed(int(random.integers(2**62)))
+        device = None if pupil is None else pupil.device
+        self.generator = torch.Generator(device or "cpu").manual_seed(int(random.integers(2**62)))
         self.observations: list[dict[str, Tensor]] = []
         self.expert: list[Ints] = []
         self.done: list[Ints] = []
@@ -205,7 +206,7 @@ class _Lesson:
     def _ask(self, pupil: EnhancedTamiyoPolicyGNN, raw: Mapping[str, Any]) -> Ints:
         graphs = pack({name: torch.as_tensor(raw[name]) for name in FIELDS})
         with torch.no_grad():
-            outputs = pupil(graphs.to(pupil.trunk.whole_model.device))
+            outputs = pupil(graphs.to(pupil.device))
         action = outputs["distribution"].sample(self.generator)
         return to_env_actions(action, raw["node_mask"].shape[1])
 
@@ -227,54 +228,36 @@ class _Lesson:
         }
         answers = torch.as_tensor(expert.reshape(-1, 3))[index]
         weights = torch.where(answers[:, 0] == 1, 1.0, 1.0 / self.plan.keep_idle)
-        targets = torch.as_tensor(self._targets(expert, done), dtype=torch.float32)
         nodes = columns["node_mask"].shape[1]
         return Demonstrations(
-            columns, _to_action(answers, nodes), weights, targets.flatten(0, 1)[index]
+            columns,
+            _to_action(answers, nodes),
+            weights,
+            torch.as_tensor(self._targets(expert, done)).flatten(0, 1)[index],
+            torch.as_tensor(self._returns(expert, done), dtype=torch.float32).flatten()[index],
         )
 
-    def _targets(self, expert: Ints, done: Ints) -> Floats:
+    def _targets(self, expert: Ints, done: Ints) -> npt.NDArray[np.float32]:
         """[T, B, 6]."""
-        acted = done[..., 0] == 1
-        gain = _gain_until_next(np.stack(self.rewards), acted)
         wanted = expert[..., 0] == 1
-        mended = wanted & (done == expert).all(-1)
-        shares = np.stack([one["global_features"].numpy() for one in self.observations])
-        known = np.stack([one["global_measured"].numpy() for one in self.observations]) > 0
-        shares = np.where(known, shares, np.nan)
-        # What is lost while nothing is done is what the cure gains.
-        urgency = np.where(mended, np.clip(gain, 0.0, 1.0), np.where(wanted, np.nan, 0.0))
-        rows = {
-            "safety": np.where(acted, gain >= -self.plan.tolerance, np.nan),
-            "risk": np.where(acted, np.clip(-gain, 0.0, 1.0), np.nan),
-            "urgency": urgency,
-            "health_trend": self._change(shares[..., HEALTH]),
-            "stability_trend": self._change(shares[..., STABILITY]),
-            "urgency_trend": self._change(urgency),
-        }
-        return np.stack([rows[name] for name in TARGETS], axis=-1)
+        over = np.zeros(wanted.shape, np.bool_)
+        over[-1] = True
+        return outcome_targets(
+            np.stack(self.rewards),
+            done[..., 0] == 1,
+            over,
+            np.stack([one["global_features"].numpy() for one in self.observations]),
+            np.stack([one["global_measured"].numpy() for one in self.observations]),
+            wanted=wanted,
+            mended=wanted & (done == expert).all(-1),
+        )
 
-    def _change(self, series: Floats) -> Floats:
-        """[T, B]: what a series gains over the outlook; NaN where that is not known."""
-        ahead = np.full_like(series, np.nan)
-        steps = self.plan.outlook
-        ahead[: max(len(series) - steps, 0)] = series[steps:] - series[:-steps]
-        return np.clip(ahead, -1.0, 1.0)
-
-
-_GLOBALS = [column.name for column in GLOBAL_COLUMNS]
-HEALTH, STABILITY = _GLOBALS.index("health_mean"), _GLOBALS.index("stability")
-
-
-def _gain_until_next(rewards: Floats, acted: npt.NDArray[np.bool_]) -> Floats:
-    """[T, B]: rewards from each decision on, up to the run's next action."""
-    gain = np.zeros_like(rewards)
-    following = np.zeros(rewards.shape[1])
-    for step in reversed(range(len(rewards))):
-        following = rewards[step] + following
-        gain[step] = following
-        following = np.where(acted[step], 0.0, following)
-    return gain
+    def _returns(self, expert: Ints, done: Ints) -> Floats:
+        """[T, B]."""
+        rest = np.stack(self.rewards)[::-1].cumsum(axis=0)[::-1]
+        # A pupil that follows the expert to the end does so where that is easy.
+        followed = (done == expert).all(-1) & ~self.free
+        return np.where(np.logical_and.accumulate(followed[::-1])[::-1], rest, np.nan)
 
 
 def _to_action(rows: Tensor, nodes: int) -> Action:

@@ -51,7 +51,7 @@ def fit_calibration(policy: EnhancedTamiyoPolicyGNN, demonstrations: Demonstrati
         policy: The network.
         demonstrations: Fresh ones, with the policy as the pupil.
     """
-    device = policy.trunk.whole_model.device
+    device = policy.device
     adapt, able, safety = [], [], []
     for index in torch.arange(len(demonstrations)).split(BATCH):
         outputs = policy(pack(demonstrations[index].observations).to(device))
