@@ -6,7 +6,6 @@ from tamiyo.bench.evaluation.evaluation import Evaluation
 from tamiyo.bench.evaluation.resampling import RESAMPLES
 from tamiyo.bench.evaluation.result import SplitResult
 from tamiyo.bench.evaluation.sheets import reliability_plot, sheets
-from tamiyo.bench.markdown import markdown_table
 
 __all__ = ["card"]
 
@@ -48,8 +47,7 @@ def _split(result: SplitResult) -> Iterator[str]:
         "with a cure that the oracle found legal."
     )
     for sheet in sheets(result):
-        yield f"### {sheet.title}"
-        yield markdown_table(sheet.head, sheet.rows, numbers=True)
+        yield sheet.markdown(numbers=True)
     for name, cohort in result.cohorts.items():
         if cohort.reliability["width"]:
             yield f"### Reliability of {name}"

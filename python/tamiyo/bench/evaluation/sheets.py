@@ -10,6 +10,7 @@ from tamiyo.bench.evaluation.figures import Figures
 from tamiyo.bench.evaluation.lineup import NO_OP
 from tamiyo.bench.evaluation.resampling import Figure
 from tamiyo.bench.evaluation.result import CohortResult, SplitResult
+from tamiyo.bench.markdown import markdown_table
 
 __all__ = ["Sheet", "reliability_plot", "sheets", "span"]
 
@@ -24,6 +25,10 @@ class Sheet:
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+
+    def markdown(self, *, numbers: bool = False) -> str:
+        """A heading and the table; see `markdown_table`."""
+        return f"### {self.title}\n\n{markdown_table(self.head, self.rows, numbers=numbers)}"
 
 
 def sheets(result: SplitResult) -> Iterator[Sheet]:

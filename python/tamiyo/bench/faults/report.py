@@ -10,7 +10,6 @@ from tamiyo.bench.faults.cohort import ORACLE, FaultCase, Rows
 from tamiyo.bench.faults.companion import NOBODY
 from tamiyo.bench.faults.figures import balanced_accuracy, fault_figures
 from tamiyo.bench.faults.rows import FaultRow
-from tamiyo.bench.markdown import markdown_table
 from tamiyo.bench.transfer.figures import groups
 
 __all__ = ["report"]
@@ -70,7 +69,7 @@ def report(rows: Rows) -> str:
         rows: Of a measurement.
     """
     policies = [policy for policy in rows.policies if policy != NOBODY]
-    parts = [_markdown(sheet) for sheet in _sheets(rows, policies) if sheet.rows]
+    parts = [sheet.markdown() for sheet in _sheets(rows, policies) if sheet.rows]
     wrong = missed(rows, judged(policies)) if judged(policies) else []
     bars = "\n".join(f"- {said}" for said in wrong) or "None."
     return "\n\n".join((*parts, f"### Bars missed\n\n{bars}"))
@@ -172,7 +171,3 @@ def _shown(name: str, figure: Figure) -> str:
     if name in _IN_POINTS:
         figure = Figure(100 * figure.value, 100 * figure.low, 100 * figure.high, figure.count)
     return span(figure, 0 if name in _IN_STEPS else 1 if name in _IN_POINTS else 2)
-
-
-def _markdown(sheet: Sheet) -> str:
-    return f"### {sheet.title}\n\n{markdown_table(sheet.head, sheet.rows)}"

@@ -4,19 +4,18 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from tamiyo.contracts import AdaptationDecision, AdaptationType
+from tamiyo.bench.proposing import ProposingPolicy
+from tamiyo.contracts import AdaptationType
 from tamiyo.graph import ModelGraphState
 from tamiyo.graph.schema import ACTIONS
 from tamiyo.policy import (
     DecisionPolicy,
     EnhancedTamiyoPolicyGNN,
     FallbackPolicy,
-    PolicyConfig,
     RulesPolicy,
-    Verdict,
 )
 from tamiyo.policy.checkpoint import CheckpointError, shipped
-from tamiyo.policy.proposal import Proposal, make_budget, to_decision
+from tamiyo.policy.proposal import Proposal
 
 __all__ = ["NOBODY", "ORACLE", "OraclePolicy", "make_policy"]
 
@@ -45,7 +44,7 @@ def make_policy(name: str) -> DecisionPolicy:
     return FallbackPolicy(EnhancedTamiyoPolicyGNN.from_pretrained(folder))
 
 
-class OraclePolicy:
+class OraclePolicy(ProposingPolicy):
     """Is told the fault, and applies its first legal cure once, at a reading soon after it.
 
     What it wins back is what can be won by one adaptation of the usual dose.
@@ -56,34 +55,20 @@ class OraclePolicy:
         cures: What mends it, best first; nothing in a healthy run.
     """
 
-    name, version = ORACLE, "1"
-
     def __init__(self, strike: int, place: str | None, cures: Sequence[AdaptationType]) -> None:
-        self.config = PolicyConfig()
-        self.budget = make_budget(self.config)
+        super().__init__(ORACLE)
         self._strike, self._place, self._cures = strike, place, cures
 
-    def decide(self, state: ModelGraphState) -> Verdict:
+    def propose(self, state: ModelGraphState) -> Proposal | str:
         """The cure, once the fault was measured."""
-        run, read = state.run, state.layers["step"][state.seen]
-        if run is None or not (read > self._strike + WAIT).any():
-            return Verdict(None, "the fault was not measured yet")
+        if not (state.layers["step"][state.seen] > self._strike + WAIT).any():
+            return "the fault was not measured yet"
         # A decision that was refused is taken off the budget.
-        if not math.isnan(self.budget.steps_since(run, state.step)):
-            return Verdict(None, "the cure was applied")
-        proposal = self._proposal(state)
-        if proposal is None:
-            return Verdict(None, "no cure is legal")
-        ttl = self.config.decision_ttl_steps
-        decision = to_decision(proposal, state, self.name, self.version, ttl)
-        self.budget.charge(decision, state.epoch)
-        return Verdict(decision, proposal.reason)
+        if not math.isnan(self.budget.steps_since(str(state.run), state.step)):
+            return "the cure was applied"
+        return self._cure(state) or "no cure is legal"
 
-    def make_decision(self, state: ModelGraphState) -> AdaptationDecision | None:
-        """The decision of `decide`, or `None`."""
-        return self.decide(state).decision
-
-    def _proposal(self, state: ModelGraphState) -> Proposal | None:
+    def _cure(self, state: ModelGraphState) -> Proposal | None:
         graph = state.graph_data
         for cure in self._cures:
             column = ACTIONS.index(cure)

@@ -159,21 +159,9 @@ class _Loop:
         """What was decided."""
         if self.control is None:
             return
-        first, topology = self.case.watching.first_step(self.case.steps), self.control.topology
+        first = self.case.watching.first_step(self.case.steps)
         for decision, result in self.control.history:
-            # Without a topology nothing could have been decided.
-            nodes = () if topology is None else topology.nodes
-            yield Act(
-                step=first + decision.issued_at_step,
-                adaptation=str(decision.adaptation),
-                target=tuple(nodes[layer].name for layer in decision.target),
-                parameters=dict(decision.parameters),
-                by=decision.policy,
-                confidence=decision.confidence,
-                reason=decision.reason,
-                outcome=str(result.outcome),
-                answer=result.reason,
-            )
+            yield Act.of(decision, result, self.control.topology, attached=first)
 
     def _attach(self, decider: DecisionPolicy) -> Control:
         return attach(

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tamiyo.bench.evaluation.sheets import Sheet, span
-from tamiyo.bench.markdown import markdown_table
 from tamiyo.bench.transfer.figures import (
     Figures,
     false_alarms,
@@ -70,7 +69,7 @@ def report(found: Mapping[str, Sequence[Row]]) -> str:
     Args:
         found: Rows by policy.
     """
-    return "\n\n".join(_markdown(sheet) for sheet in _sheets(found) if sheet.rows)
+    return "\n\n".join(sheet.markdown() for sheet in _sheets(found) if sheet.rows)
 
 
 def _sheets(found: Mapping[str, Sequence[Row]]) -> Iterator[Sheet]:
@@ -172,7 +171,3 @@ def _first_act(row: Row) -> tuple[str, str, str]:
 def _what(adaptation: str, parameters: Mapping[str, object]) -> str:
     said = ", ".join(f"{name} {value}" for name, value in parameters.items())
     return f"{adaptation} ({said})" if said else adaptation
-
-
-def _markdown(sheet: Sheet) -> str:
-    return f"### {sheet.title}\n\n{markdown_table(sheet.head, sheet.rows)}"

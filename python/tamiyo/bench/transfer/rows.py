@@ -3,9 +3,9 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from tamiyo.contracts import Outcome
+from tamiyo.contracts import AdaptationDecision, AdaptationResult, ModelTopology, Outcome
 
 __all__ = ["Act", "Row", "read_rows"]
 
@@ -37,6 +37,39 @@ class Act:
     reason: str
     outcome: str
     answer: str
+
+    @classmethod
+    def of(
+        cls,
+        decision: AdaptationDecision,
+        result: AdaptationResult,
+        topology: ModelTopology | None,
+        *,
+        attached: int = 0,
+        **more: Any,
+    ) -> Self:
+        """What a control tells of a decision.
+
+        Args:
+            decision: The decision.
+            result: The last that was heard of it.
+            topology: Of the model when it was made; a decision about layers needs one.
+            attached: Optimiser steps of the run before the control was attached.
+            more: Fields that a subclass has besides.
+        """
+        nodes = () if topology is None else topology.nodes
+        return cls(
+            step=attached + decision.issued_at_step,
+            adaptation=str(decision.adaptation),
+            target=tuple(nodes[layer].name for layer in decision.target),
+            parameters=dict(decision.parameters),
+            by=decision.policy,
+            confidence=decision.confidence,
+            reason=decision.reason,
+            outcome=str(result.outcome),
+            answer=result.reason,
+            **more,
+        )
 
     @property
     def done(self) -> bool:

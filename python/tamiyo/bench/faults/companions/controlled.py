@@ -67,22 +67,11 @@ class Controlled(Companion):
 
     def acts(self) -> Sequence[FaultAct]:
         """What was decided, with what became of it."""
-        if self._control is None or self._control.topology is None:
+        if self._control is None:
             return ()
-        nodes = self._control.topology.nodes
+        topology = self._control.topology
         return [
-            FaultAct(
-                step=decision.issued_at_step,
-                adaptation=str(decision.adaptation),
-                target=tuple(nodes[layer].name for layer in decision.target),
-                parameters=dict(decision.parameters),
-                by=decision.policy,
-                confidence=decision.confidence,
-                reason=decision.reason,
-                outcome=str(result.outcome),
-                answer=result.reason,
-                verified=result.verified,
-            )
+            FaultAct.of(decision, result, topology, verified=result.verified)
             for decision, result in self._control.history
         ]
 

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from tamiyo.bench.faults.companion import POLICIES, Oracle, Policy
 from tamiyo.bench.faults.companions.controlled import Controlled
 from tamiyo.bench.faults.fault import Cure, Place, Told
+from tamiyo.bench.proposing import ProposingPolicy
 from tamiyo.bench.transfer.deciders import WAIT
-from tamiyo.contracts import AdaptationDecision
 from tamiyo.graph import ModelGraphState
 from tamiyo.graph.schema import ACTIONS
-from tamiyo.policy import PolicyConfig, Verdict
-from tamiyo.policy.proposal import Proposal, make_budget, to_decision
+from tamiyo.policy.proposal import Proposal
 
 __all__ = ["ToldPolicy"]
 
@@ -20,7 +19,7 @@ PROBE_EVERY = 5
 """Steps between readings: all that it has to see is that a fault was measured."""
 
 
-class ToldPolicy:
+class ToldPolicy(ProposingPolicy):
     """Applies the first legal cure: soon after the fault struck, or at once if it was there.
 
     What belongs to that cure besides follows where the run does not learn then, with the pause
@@ -30,11 +29,8 @@ class ToldPolicy:
         told: What is wrong, and what mends it.
     """
 
-    name, version = "oracle", "1"
-
     def __init__(self, told: Told) -> None:
-        self.config = PolicyConfig()
-        self.budget = make_budget(self.config)
+        super().__init__("oracle")
         self._told = told
         # There is nothing to tell a fault from that was there from the beginning.
         self._from = told.onset + WAIT if told.onset else 0
@@ -43,36 +39,25 @@ class ToldPolicy:
         self._issued: tuple[int, list[tuple[Cure, ...]]] | None = None
         """Step of the last decision, and the ways there were before it."""
 
-    def decide(self, state: ModelGraphState) -> Verdict:
+    def propose(self, state: ModelGraphState) -> Proposal | str:
         """A step of the cure, once the fault was measured."""
-        run, read = state.run, state.layers["step"][state.seen]
-        if run is None or not (read > self._from).any():
-            return Verdict(None, "the fault was not measured yet")
-        since = self.budget.steps_since(run, state.step)
+        if not (state.layers["step"][state.seen] > self._from).any():
+            return "the fault was not measured yet"
+        since = self.budget.steps_since(str(state.run), state.step)
         if self._issued is not None and since != state.step - self._issued[0]:
             # It was not published or not applied, and is off the budget.
             self._courses, self._issued = self._issued[1], None
         if since < self.config.cooldown_steps:
-            return Verdict(None, "the last step of the cure is under watch")
+            return "the last step of the cure is under watch"
         if self._issued is not None and self._enough(state):
-            return Verdict(None, "the run learns again")
+            return "the run learns again"
         for first, *rest in self._courses:
             proposal = self._proposal(first, state)
             if proposal is not None:
                 self._issued = state.step, self._courses
                 self._courses = [tuple(rest)] if rest else []
-                return self._decision(proposal, state)
-        return Verdict(None, "there is nothing to do that is legal")
-
-    def make_decision(self, state: ModelGraphState) -> AdaptationDecision | None:
-        """The decision of `decide`, or `None`."""
-        return self.decide(state).decision
-
-    def _decision(self, proposal: Proposal, state: ModelGraphState) -> Verdict:
-        ttl = self.config.decision_ttl_steps
-        decision = to_decision(proposal, state, self.name, self.version, ttl)
-        self.budget.charge(decision, state.epoch)
-        return Verdict(decision, proposal.reason)
+                return proposal
+        return "there is nothing to do that is legal"
 
     def _proposal(self, cure: Cure, state: ModelGraphState) -> Proposal | None:
         """The cure as something to be done now, if that is legal."""

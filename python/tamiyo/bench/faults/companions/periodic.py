@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 
-from tamiyo.contracts import AdaptationDecision
+from tamiyo.bench.proposing import ProposingPolicy
 from tamiyo.graph import ModelGraphState
-from tamiyo.policy import PolicyConfig, Verdict
-from tamiyo.policy.proposal import Proposal, make_budget, to_decision
+from tamiyo.policy.proposal import Proposal
 
 __all__ = ["PeriodicPolicy"]
 
 
-class PeriodicPolicy:
+class PeriodicPolicy(ProposingPolicy):
     """Proposes something at every reading that is a period after the last decision.
 
     Args:
@@ -19,32 +18,21 @@ class PeriodicPolicy:
         propose: What, for a state and the number of decisions before; `None` is nothing.
     """
 
-    version = "1"
-
     def __init__(
         self, name: str, period: int, propose: Callable[[ModelGraphState, int], Proposal | None]
     ) -> None:
-        self.name = name
-        self.config = PolicyConfig()
-        self.budget = make_budget(self.config)
+        super().__init__(name)
         self._period = period
         self._propose = propose
         self._last = 0
         self._turn = 0
 
-    def decide(self, state: ModelGraphState) -> Verdict:
+    def propose(self, state: ModelGraphState) -> Proposal | str:
         """What is due."""
-        if state.run is None or state.step - self._last < self._period:
-            return Verdict(None, "not due yet")
+        if state.step - self._last < self._period:
+            return "not due yet"
         proposal = self._propose(state, self._turn)
         if proposal is None:
-            return Verdict(None, "there is nothing to do that is legal")
+            return "there is nothing to do that is legal"
         self._last, self._turn = state.step, self._turn + 1
-        ttl = self.config.decision_ttl_steps
-        decision = to_decision(proposal, state, self.name, self.version, ttl)
-        self.budget.charge(decision, state.epoch)
-        return Verdict(decision, proposal.reason)
-
-    def make_decision(self, state: ModelGraphState) -> AdaptationDecision | None:
-        """The decision of `decide`, or `None`."""
-        return self.decide(state).decision
+        return proposal
