@@ -220,6 +220,15 @@ def test_the_rules_decide_where_layers_are_of_unseen_types(load, see, topology):
     decided_by_rules(policy, states, "layers of unseen types")
 
 
+def test_what_a_network_sees_as_its_own_is_no_reason_for_the_rules(load, see, topology):
+    nodes = tuple(node.model_copy(update={"type": "Conv2d"}) for node in topology.nodes)
+    convolutional = topology.model_copy(update={"nodes": nodes})
+    states = [see(step, sick=3, topology=convolutional) for step in (10, 20)]
+    policy = load(training=TRAINING | {"kin": {"conv": "linear"}})
+    assert not any("gnn" in policy.decide(state).passed_over for state in states)
+    decided_by_rules(load(), states, "layers of unseen types")
+
+
 @pytest.mark.parametrize("strange", range(LAYERS))
 def test_one_strange_layer_matters_where_the_network_points_at_it(load, see, topology, strange):
     policy, only = load(), 4

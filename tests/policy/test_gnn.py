@@ -240,3 +240,27 @@ def test_it_can_learn_to_point_at_the_sick_layer(make_network, make_topology, ma
     assert mode.target.tolist() == targets
     assert bool(mode.adapt.all())
     assert mode.type.tolist() == [4] * 12
+
+
+def test_a_type_without_training_is_seen_as_its_kin_once_it_is_adopted(
+    make_network, make_topology, make_state, random_readings
+):
+    network = make_network()
+    topology = make_topology(6)
+    readings = random_readings(6)
+
+    def outputs(kind):
+        nodes = [node.model_copy(update={"type": kind}) for node in topology.nodes]
+        changed = topology.model_copy(update={"nodes": tuple(nodes)})
+        with torch.no_grad():
+            return network(make_state(changed, readings).graph_data)["layer_priority"]
+
+    before = outputs("Linear")
+    assert not torch.equal(outputs("Conv2d"), before)
+    # Nothing is known of linear layers either, or convolutions were trained on.
+    assert network.adopt_kin(["relu"]) == network.adopt_kin(["linear", "conv"]) == {}
+    assert not torch.equal(outputs("Conv2d"), before)
+    assert network.adopt_kin(["linear", "relu"]) == {"conv": "linear"}
+    torch.testing.assert_close(outputs("Conv2d"), before, rtol=0, atol=0)
+    torch.testing.assert_close(outputs("Linear"), before, rtol=0, atol=0)
+    assert not torch.equal(outputs("LSTM"), before)

@@ -161,5 +161,6 @@ def _in_shape_of(
 
 
 def _familiarity(learned: EnhancedTamiyoPolicyGNN) -> Familiarity:
-    types = frozenset(learned.training_notes.get("layer_types", ()))
+    notes = learned.training_notes
+    types = frozenset((*notes.get("layer_types", ()), *notes.get("kin", ())))
     return Familiarity(learned.trunk.node_norm, learned.trunk.global_norm, types)

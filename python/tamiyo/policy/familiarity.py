@@ -5,7 +5,7 @@ as sure as inside. Three things are simple to tell: layers of types that were ne
 measurements far from those that the network was normalised by, and missing ones that never were.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +16,12 @@ from tamiyo.graph.schema import LAYER_TYPES
 from tamiyo.policy.inputs import MaskedNormalizer
 from tamiyo.policy.protocol import Check
 
-__all__ = ["FAR", "Familiarity"]
+__all__ = ["FAR", "KIN", "Familiarity"]
 
+KIN: Mapping[str, str] = {"conv": "linear"}
+"""What a type of layer can be seen as by a network that was never trained on it. A convolution is a
+linear layer that is applied at many places: what is measured of its channels is what is measured of
+units. `docs/deciding.md` says how that was tried; a type is added here only when it was."""
 FAR = 5.0
 """Fitted standard deviations from the mean beyond which a value is far."""
 MOST = 0.25
@@ -39,7 +43,8 @@ class Familiarity:
     Args:
         node_norm: Of the layers' columns, fitted in training.
         global_norm: Of the model's.
-        layer_types: Names, as in `LAYER_TYPES`, of the types of layers in training.
+        layer_types: Names, as in `LAYER_TYPES`, of the types of layers in training, and of those
+            that the network sees as one of them.
     """
 
     node_norm: MaskedNormalizer

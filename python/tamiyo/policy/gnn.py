@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from tamiyo.contracts import AdaptationDecision, AdaptationType
 from tamiyo.graph import ModelGraphState
-from tamiyo.graph.schema import ACTIONS, SCHEMA_VERSION
+from tamiyo.graph.schema import ACTIONS, LAYER_TYPES, SCHEMA_VERSION
 from tamiyo.policy.actions import ActionDistribution
 from tamiyo.policy.calibration import Calibration
 from tamiyo.policy.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from tamiyo.policy.config import PolicyConfig
+from tamiyo.policy.familiarity import KIN
 from tamiyo.policy.heads import Heads, sample_unit_masks
 from tamiyo.policy.inputs import GraphInputs
 from tamiyo.policy.judgement import Judge
@@ -184,6 +185,23 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
         self.offered.copy_(weights.pop("offered", self.offered))
         self.load_state_dict(weights)
 
+    @torch.no_grad()
+    def adopt_kin(self, layer_types: Iterable[str]) -> dict[str, str]:
+        """See layers of a type without training as what they are most like (`KIN`), if that has it.
+
+        Args:
+            layer_types: Names, as in `LAYER_TYPES`, of the types of layers in training.
+
+        Returns:
+            As what each type is seen from now on.
+        """
+        trained, names = set(layer_types), tuple(LAYER_TYPES)
+        found = {one: kin for one, kin in KIN.items() if one not in trained and kin in trained}
+        table = self.trunk.type_embedding.weight
+        for one, kin in found.items():
+            table[names.index(one)] = table[names.index(kin)]
+        return found
+
     def save_pretrained(self, directory: str | Path, training: Mapping[str, Any]) -> str:
         """Write the policy as safetensors and a JSON manifest.
 
@@ -191,7 +209,8 @@ class EnhancedTamiyoPolicyGNN(nn.Module):
             directory: Where to; made when absent.
             training: How the weights came to be (command, seed, data), as JSON values; with
                 `layer_types`, the names in `tamiyo.graph.schema.LAYER_TYPES` of the layers that
-                were trained on, without which no state counts as familiar. `adaptations`, the types
+                were trained on, without which no state counts as familiar, and `kin`, what
+                `adopt_kin` said of others. `adaptations`, the types
                 that the network had to choose from, is added where it is known: others are not
                 legal for the loaded policy.
 

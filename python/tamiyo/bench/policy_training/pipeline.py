@@ -156,9 +156,9 @@ def _save(
     """Calibrate on fresh runs and write the checkpoint."""
     fresh = shop.lessons(f"{stage}-calibration", shop.preset.calibrations, policy)
     policy.calibration = fit_calibration(policy, fresh)
-    record.setdefault("layer_types", _layer_types(fresh))
+    kin = policy.adopt_kin(record.setdefault("layer_types", _layer_types(fresh)))
     folder = shop.directory / f"{stage}-policy"
-    policy.save_pretrained(folder, record | {"stage": stage})
+    policy.save_pretrained(folder, record | {"stage": stage, "kin": kin})
     return folder
 
 
