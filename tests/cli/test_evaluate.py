@@ -58,6 +58,15 @@ def test_it_prints_the_cohorts(checkpoint):
         assert f"\n{name} " in done.stdout
 
 
+def test_other_seeds_are_other_runs_of_which_the_command_tells(checkpoint):
+    options = (checkpoint, "--json", "--cohorts", "oracle")
+    one, other = (json.loads(run(*options, *more).stdout) for more in ((), ("--first-seed", "2")))
+    assert one["splits"] != other["splits"]
+    assert other["first_seed"] == 2
+    assert "--first-seed 2" in other["command"]
+    assert "--first-seed" not in one["command"]
+
+
 def test_json_is_one_document_and_repeats(checkpoint):
     options = (checkpoint, "--json", "--split", "validation,test:wine", "--cohorts", "learned")
     one, other = run(*options), run(*options)
@@ -165,6 +174,7 @@ def test_the_folder_of_a_training_is_not_its_policy_but_near(tmp_path, checkpoin
         (("--also", "rules=b"), "cannot be called"),
         (("nowhere",), "cannot read the checkpoint"),
         (("--seeds", "0"), "greater than or equal to 1"),
+        (("--first-seed", "999999"), "no 2 seeds from 999999 on"),
     ],
 )
 def test_bad_arguments_exit_with_2(options, says):

@@ -49,6 +49,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - its arguments are the options of the c
         ),
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Evaluation seeds of each split.")] = 10,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
     hosts: Annotated[int, typer.Option(min=1, help="Runs of each seed.")] = 32,
     cohorts: Annotated[
         str,
@@ -79,7 +80,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - its arguments are the options of the c
     try:
         lineup = _lineup(cohorts, checkpoint, _others(also or []))
         splits = find_splits(split or (CHECKED_SPLITS if check else SPLIT))
-        request = Request(splits, lineup, seeds, hosts)
+        request = Request(splits, lineup, seeds, hosts, first_seed)
         _try_checkpoints(lineup)
         for path in filter(None, (card_path, rows_path)):
             check_writable(path)
@@ -159,6 +160,7 @@ def _command(request: Request, checkpoint: Path | None) -> str:
         words += ("--also", f"{name}={folder}")
     words += ("--split", ",".join(split.name for split in request.splits))
     words += ("--seeds", str(request.seeds), "--hosts", str(request.hosts))
+    words += () if request.first == 0 else ("--first-seed", str(request.first))
     return shlex.join((*words, "--cohorts", ",".join(lineup.names)))
 
 

@@ -34,9 +34,9 @@ def test_evaluation_goes_deeper_than_training_and_test_data_are_new():
     ("asked", "found"),
     [
         ("validation", ["validation"]),
-        ("test", ["test:wine", "test:spirals", "test:moons"]),
+        ("test", [f"test:{name}" for name in HELD_OUT_DATA]),
         ("test:wine, validation,test:wine", ["test:wine", "validation"]),
-        ("all", ["validation", "test:wine", "test:spirals", "test:moons"]),
+        ("all", ["validation", *(f"test:{name}" for name in HELD_OUT_DATA)]),
     ],
 )
 def test_splits_are_found_by_name_and_group(asked, found):

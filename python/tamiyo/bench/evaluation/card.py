@@ -25,8 +25,9 @@ def _parts(evaluation: Evaluation, command: str) -> Iterator[str]:
     built = ", ".join(f"{name} {number}" for name, number in evaluation.versions.items())
     yield "# Evaluation card"
     yield f"```bash\n{command}\n```"
+    last = request.first + request.seeds - 1
     yield (
-        f"{request.seeds} evaluation seeds (0 to {request.seeds - 1}) of {request.hosts} runs for "
+        f"{request.seeds} evaluation seeds ({request.first} to {last}) of {request.hosts} runs for "
         f"each split; every cohort plays the same runs. Intervals: bootstrap over seeds, "
         f"{RESAMPLES} resamples, 95 %. Figures are defined in `docs/evaluation.md`. {built}."
     )

@@ -11,7 +11,7 @@ from tamiyo.bench.evaluation.lineup import Lineup
 from tamiyo.bench.evaluation.playing import Job, play_all
 from tamiyo.bench.evaluation.resampling import RESAMPLES
 from tamiyo.bench.evaluation.result import SplitResult
-from tamiyo.bench.evaluation.splits import Split
+from tamiyo.bench.evaluation.splits import SEEDS, Split
 from tamiyo.bench.provenance import environment_digest
 
 __all__ = ["Evaluation", "Request", "evaluate"]
@@ -22,23 +22,27 @@ class Request:
     """What is to be evaluated.
 
     Raises:
-        ValueError: no seeds or no runs.
+        ValueError: no seeds or no runs, or seeds below 0.
     """
 
     splits: Sequence[Split]
     lineup: Lineup
     seeds: int = 10
-    """Evaluation seeds of each split, from 0 on."""
+    """Evaluation seeds of each split."""
     hosts: int = 32
     """Runs of each seed."""
+    first: int = 0
+    """The first evaluation seed."""
 
     def __post_init__(self) -> None:
         if min(self.seeds, self.hosts) < 1:
             raise ValueError(f"{self.seeds} seeds of {self.hosts} runs are nothing to evaluate")
+        if not 0 <= self.first <= SEEDS - self.seeds:
+            raise ValueError(f"there are no {self.seeds} seeds from {self.first} on")
 
     def jobs(self) -> list[Job]:
         """One for each split and seed."""
-        seeds = range(self.seeds)
+        seeds = range(self.first, self.first + self.seeds)
         return [
             Job(split, seed, self.hosts, self.lineup) for split in self.splits for seed in seeds
         ]
@@ -74,6 +78,7 @@ class Evaluation:
         return {
             "versions": self.versions,
             "seeds": request.seeds,
+            "first_seed": request.first,
             "hosts": request.hosts,
             "resamples": RESAMPLES,
             "cohorts": list(request.lineup.names),

@@ -27,7 +27,7 @@ TRAINING_DATA: Sequence[str] = (
     "hypercube",
 )
 """What a policy may be trained on."""
-HELD_OUT_DATA: Sequence[str] = ("wine", "spirals", "moons")
+HELD_OUT_DATA: Sequence[str] = ("wine", "spirals", "moons", "quantiles")
 """What it is only ever tested on."""
 
 Samples = tuple[npt.NDArray[Any], npt.NDArray[Any]]
@@ -152,6 +152,14 @@ def _moons() -> Samples:
     return inputs, labels
 
 
+def _quantiles() -> Samples:
+    """Shells of one normal distribution, which touch each other, in ten dimensions."""
+    found: Samples = datasets.make_gaussian_quantiles(
+        n_samples=1200, n_features=10, n_classes=3, random_state=8
+    )
+    return found
+
+
 _SOURCES: Mapping[str, Callable[[], Samples]] = {
     "digits": lambda: datasets.load_digits(return_X_y=True),
     "breast_cancer": lambda: datasets.load_breast_cancer(return_X_y=True),
@@ -164,4 +172,5 @@ _SOURCES: Mapping[str, Callable[[], Samples]] = {
     "rings": _rings,
     "spirals": _spirals,
     "moons": _moons,
+    "quantiles": _quantiles,
 }
