@@ -14,6 +14,7 @@ from tamiyo.contracts import AdaptationType, Outcome, Topic
 from tamiyo.host import HostSession, RunSnapshot, TrainingRun
 from tamiyo.host.governor import Governor
 from tamiyo.host.sample import Sample
+from tamiyo.host.trial import Validation
 from tamiyo.host.watch import LossHistory
 from tamiyo.oona import connect
 
@@ -86,7 +87,7 @@ def test_what_is_older_than_a_jump_is_no_reference(loop, decide, after, reported
     if reported == "since":
         governor.observe_validation(0.5)
     trial = open_trial(governor, run, decide, 60 + len(after))
-    assert trial.validation == (0.5 if reported == "since" else None)
+    assert trial.validation == (Validation(0.5) if reported == "since" else None)
     assert trial.latest is None
     assert trial.pace == 0
 
@@ -96,7 +97,7 @@ def test_a_single_spike_takes_nothing_off_the_guard(loop, decide):
     governor.observe_validation(0.5)
     governor.observe_loss(61, 50.0)
     trial = open_trial(governor, run, decide, 61)
-    assert (trial.loss_before, trial.latest, trial.validation) == (1.0, 1.0, 0.5)
+    assert (trial.loss_before, trial.latest, trial.validation) == (1.0, 1.0, Validation(0.5))
 
 
 def test_an_alarm_about_gradients_does_not_age_the_validation(loop, decide):
@@ -107,7 +108,7 @@ def test_an_alarm_about_gradients_does_not_age_the_validation(loop, decide):
         columns["update_ratio"] = np.array([math.nan])
         governor.observe_sample(Sample(1, columns, np.ones(1)))
     assert governor.alarm == "gradient norm"
-    assert open_trial(governor, run, decide, 60).validation == 0.5
+    assert open_trial(governor, run, decide, 60).validation == Validation(0.5)
 
 
 def test_after_a_rollback_the_losses_of_before_count_again(loop, decide):
@@ -122,7 +123,7 @@ def test_after_a_rollback_the_losses_of_before_count_again(loop, decide):
     governor.close_trial(70, rolled_back=True)
     governor.observe_loss(71, 1.0)
     trial = open_trial(governor, run, decide, 71)
-    assert (trial.loss_before, trial.validation) == (1.0, 0.5)
+    assert (trial.loss_before, trial.validation) == (1.0, Validation(0.5))
 
 
 def break_weights(run, value):

@@ -10,7 +10,7 @@ from tamiyo.host import RunSnapshot, TrainingRun
 from tamiyo.host.governor import Governor
 from tamiyo.host.keeper import SnapshotKeeper
 from tamiyo.host.snapshot import state_bytes
-from tamiyo.host.trial import Trial
+from tamiyo.host.trial import Trial, Validation
 from tamiyo.host.watch import LossHistory, RobustWatch
 
 
@@ -224,7 +224,7 @@ def test_validation_before_a_trial_is_what_it_is_held_to(loop, decide):
     trial = governor.open_trial(
         decide(AdaptationType.WIDEN), lambda: None, before, before.trained, 60
     )
-    assert trial.validation == 0.5
+    assert trial.validation == Validation(0.5)
     for loss in (5.0, 6.0):
         governor.observe_validation(loss)
     assert governor.verdict(61)[0] is Outcome.ROLLED_BACK
@@ -232,7 +232,7 @@ def test_validation_before_a_trial_is_what_it_is_held_to(loop, decide):
     after = governor.open_trial(
         decide(AdaptationType.WIDEN), lambda: None, before, before.trained, 61
     )
-    assert after.validation == 0.5
+    assert after.validation == Validation(0.5)
 
 
 def test_in_an_alarm_only_the_level_counts(loop, decide):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tamiyo.contracts import AdaptationType, Outcome
-from tamiyo.host.trial import Trial
+from tamiyo.host.trial import INVALIDATED, Trial, Validation
 
 HORIZON = 96
 """Six windows of 16 steps."""
@@ -36,7 +36,7 @@ def play(trial, losses, drift=1.0, validations=()):
             trial.rates.append(rate)
             trial.unscheduled.append(rate)
         if step in dict(validations):
-            trial.validations.append(dict(validations)[step])
+            trial.validations.append(Validation(*dict(validations)[step]))
         verdict = trial.verdict(step)
         if verdict is not None:
             return step, *verdict
@@ -168,21 +168,82 @@ def test_a_loss_that_stands_still_after_it_fell_is_taken_back(decide):
 
 @pytest.mark.parametrize("bad", [1.4, math.inf, math.nan])
 def test_validation_must_fail_twice(decide, bad):
-    trial = trial_of(decide, validation=0.8)
+    trial = trial_of(decide, validation=Validation(0.8))
     step, outcome, reason = play(
-        trial, falling(HORIZON), validations=[(30, bad), (60, bad), (90, 0.8)]
+        trial, falling(HORIZON), validations=[(30, (bad,)), (60, (bad,)), (90, (0.8,))]
     )
     assert (step, outcome) == (60, Outcome.ROLLED_BACK)
     assert "validation" in reason
-    once = trial_of(decide, validation=0.8)
-    assert play(once, falling(HORIZON), validations=[(30, bad), (60, 0.8)])[1] is Outcome.KEPT
+    once = trial_of(decide, validation=Validation(0.8))
+    found = play(once, falling(HORIZON), validations=[(30, (bad,)), (60, (0.8,))])
+    assert found[1] is Outcome.KEPT
+
+
+@pytest.mark.parametrize(
+    ("loss", "accuracy", "outcome"),
+    [
+        (1.4, 0.7, Outcome.KEPT),
+        (1.4, 0.615, Outcome.ROLLED_BACK),
+        (1.4, None, Outcome.ROLLED_BACK),
+        (math.inf, 0.9, Outcome.ROLLED_BACK),
+    ],
+)
+def test_a_network_that_is_right_more_often_may_be_surer_where_it_is_wrong(
+    decide, loss, accuracy, outcome
+):
+    trial = trial_of(decide, validation=Validation(0.8, 0.6))
+    told = [(30, (loss, accuracy)), (60, (loss, accuracy))]
+    assert play(trial, falling(HORIZON), validations=told)[1] is outcome
+    # Nothing excuses it where nothing is known of the accuracy before.
+    unknown = trial_of(decide, validation=Validation(0.8))
+    assert play(unknown, falling(HORIZON), validations=told)[1] is Outcome.ROLLED_BACK
+
+
+def test_weights_that_were_thrown_about_may_calm_down_where_the_run_begins_to_learn(decide):
+    def settled(losses, **changes):
+        before = {"loss_before": 2.3, "latest": 2.3, "pace": 0.0, "initial": 2.3}
+        trial = trial_of(decide, stillest=[0.001] * 6, **before | changes)
+        return play(trial, losses, drift=0.01)[1]
+
+    assert settled(falling(HORIZON, start=2.3, rate=0.01)) is Outcome.KEPT
+    assert settled(falling(HORIZON, start=2.3, rate=0.0005)) is Outcome.ROLLED_BACK
+    # What learned before has to go on learning, in all of its layers.
+    going = {"loss_before": 2.7, "pace": 0.4}
+    assert settled(falling(HORIZON, start=2.3), **going) is Outcome.ROLLED_BACK
+    # Nor is it a gain that the noise explains.
+    noisy = falling(HORIZON, start=2.3, rate=0.002)
+    assert settled(noisy, noise=0.5) is Outcome.ROLLED_BACK
+
+
+def test_a_run_that_was_cut_off_has_nothing_to_lose_but_time(decide):
+    dead = {"loss_before": 2.3, "latest": 2.3, "pace": 0.0, "initial": 2.3}
+    standstill = [2.3] * HORIZON
+    assert play(trial_of(decide, **dead), standstill, drift=0.1)[1] is Outcome.ROLLED_BACK
+    cut = trial_of(decide, cut_off=True, **dead)
+    assert play(cut, standstill, drift=0.1)[1] is Outcome.KEPT
+    # What is brought to life may be worse than nothing at first, but not at the horizon.
+    unruly = [3.4] * 30 + [1.5] * (HORIZON - 30)
+    assert play(trial_of(decide, **dead), unruly)[1] is Outcome.ROLLED_BACK
+    assert play(trial_of(decide, cut_off=True, **dead), unruly)[1] is Outcome.KEPT
+    worse = play(trial_of(decide, cut_off=True, **dead), [2.7] * HORIZON)
+    assert worse == (HORIZON, Outcome.ROLLED_BACK, "the loss is higher than before")
+    told = [(step, (9.0,)) for step in (30, 60, 90)]
+    lost = trial_of(decide, cut_off=True, validation=Validation(2.3), **dead)
+    assert play(lost, unruly, validations=told)[::2] == (HORIZON, INVALIDATED)
+    again = trial_of(decide, cut_off=True, validation=Validation(2.3), **dead)
+    assert play(again, unruly, validations=[*told[:2], (90, (1.6,))])[1] is Outcome.KEPT
+
+
+def test_the_loss_of_a_run_that_was_cut_off_must_not_explode(decide):
+    dead = {"loss_before": 2.3, "latest": 2.3, "pace": 0.0, "initial": 2.3, "cut_off": True}
+    assert play(trial_of(decide, **dead), [9.0] * HORIZON)[0] < HORIZON
 
 
 def test_a_run_that_validates_is_waited_for(decide):
-    waiting = trial_of(decide, validation=0.8)
-    step, _, _ = play(waiting, falling(4 * HORIZON), validations=[(HORIZON + 5, 0.7)])
+    waiting = trial_of(decide, validation=Validation(0.8))
+    step, _, _ = play(waiting, falling(4 * HORIZON), validations=[(HORIZON + 5, (0.7,))])
     assert step == 2 * HORIZON
-    never = trial_of(decide, validation=0.8)
+    never = trial_of(decide, validation=Validation(0.8))
     assert play(never, falling(4 * HORIZON))[0] == 3 * HORIZON
 
 

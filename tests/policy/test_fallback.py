@@ -144,6 +144,21 @@ def test_one_that_is_as_good_as_sure_is_taken_at_its_word_except_where_a_run_is_
     assert [never_sure.decide(see(step, sick=3)).decision for step in (10, 20)][1] is not None
 
 
+@pytest.mark.parametrize(("first", "decides"), [(0.0, "rules"), (0.3, None)])
+def test_nor_where_no_gradient_reaches_the_first_layer(
+    load, topology, make_state, make_report, first, decides
+):
+    policy = load(SURE)
+    for step in (10, 20):
+        readings = {layer: HEALTHY | {"gradient_norm": 0.5} for layer in range(LAYERS)}
+        readings[0] = readings[0] | {"gradient_norm": first}
+        readings[3] = readings[3] | DEAD
+        report = make_report(step, 1.0, loss_level=1.0)
+        verdict = policy.decide(make_state(topology, readings, step=step, metrics=[report]))
+    found = None if verdict.decision is None else verdict.decision.policy
+    assert found == decides
+
+
 def damage_weights(path):
     (path / "policy.safetensors").write_bytes(b"garbage")
 

@@ -10,7 +10,7 @@ from tamiyo.host.keeper import SnapshotKeeper
 from tamiyo.host.sample import Sample
 from tamiyo.host.snapshot import RunSnapshot, TrainedParameters
 from tamiyo.host.training import TrainingRun
-from tamiyo.host.trial import WINDOWS, Trial
+from tamiyo.host.trial import WINDOWS, Trial, Validation
 from tamiyo.host.watch import LossHistory, RobustWatch
 
 __all__ = ["Governor"]
@@ -61,7 +61,7 @@ class Governor:
             for name in ("gradient norm", "update ratio")
         }
         self._drift = WeightDrift(run, window=max(1, horizon // WINDOWS))
-        self._validation: float | None = None
+        self._validation: Validation | None = None
         self._validated = 0
         """Losses that were seen when it was reported."""
         self._calm = 0
@@ -70,6 +70,7 @@ class Governor:
         """The last ones before the trial."""
         self._sample_alarm: str | None = None
         self._sample_trouble = False
+        self._cut_off = False
 
     @property
     def alarm(self) -> str | None:
@@ -113,6 +114,7 @@ class Governor:
         ):
             if not math.isnan(value):
                 self._samples[name].observe(math.log10(value) if value > 0 else _SMALLEST)
+        self._cut_off = sample.cut_off
         watches = self._samples
         self._sample_alarm = next((name for name in watches if watches[name].alarm), None)
         self._sample_trouble = any(watch.suspicious for watch in watches.values())
@@ -126,12 +128,13 @@ class Governor:
         usual = LossHistory.SHORT if self.alarm else LossHistory.RECENT
         return self.history.level(min(self._jumped, LossHistory.SHORT) or usual)
 
-    def observe_validation(self, loss: float) -> None:
-        """The loss of an evaluation on held-out data."""
+    def observe_validation(self, loss: float, accuracy: float | None = None) -> None:
+        """An evaluation on held-out data; an accuracy is in [0, 1]."""
+        found = Validation(loss, accuracy)
         if self.trial is not None:
-            self.trial.validations.append(loss)
+            self.trial.validations.append(found)
         else:
-            self._validate(loss if math.isfinite(loss) else None)
+            self._validate(found if math.isfinite(loss) else None)
 
     def open_trial(
         self,
@@ -172,6 +175,7 @@ class Governor:
             steady=self._drift.steady,
             validation=None if stale else self._validation,
             diverged=level is None and self.history.seen > 0,
+            cut_off=self._cut_off,
             steps_lost=steps_lost,
             duration_ms=duration_ms,
         )
@@ -233,6 +237,6 @@ class Governor:
         """Losses since a jump that has not been made good; 0 without one."""
         return self.history.since_jump(self._loss.bound)
 
-    def _validate(self, loss: float | None) -> None:
-        """Take a validation loss for that of the run as it is now."""
-        self._validation, self._validated = loss, self.history.seen
+    def _validate(self, found: Validation | None) -> None:
+        """Take an evaluation for that of the run as it is now."""
+        self._validation, self._validated = found, self.history.seen

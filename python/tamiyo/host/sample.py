@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tamiyo.contracts import Flag
+from tamiyo.contracts.reach import cut_off
 
 __all__ = ["Sample"]
 
@@ -34,6 +35,11 @@ class Sample:
             return float("inf")
         norms = self.columns["gradient_norm"]
         return float(np.sqrt(np.nansum(norms**2))) if np.isfinite(norms).any() else float("nan")
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the loss did not depend on the inputs: see `contracts.reach.cut_off`."""
+        return cut_off(self.columns["gradient_norm"])
 
     @property
     def update_ratio(self) -> float:

@@ -199,7 +199,8 @@ class HostSession:
         else:
             self._guarded("governor", self._intake.hand_over)
             if val_loss is not None:
-                self._guarded("governor", self._governor.observe_validation, float(val_loss))
+                observe = self._governor.observe_validation
+                self._guarded("governor", observe, float(val_loss), accuracy)
             self._guarded("metrics", self._publish_metrics, loss, accuracy)
         self._own_time += time.perf_counter() - started
 

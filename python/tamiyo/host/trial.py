@@ -4,13 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import NamedTuple
 
 from tamiyo.contracts import AdaptationDecision, Outcome
 from tamiyo.host.actions import Undo
 from tamiyo.host.snapshot import RunSnapshot, TrainedParameters
 from tamiyo.host.watch import error_of_median
 
-__all__ = ["WINDOWS", "Trial"]
+__all__ = ["WINDOWS", "Trial", "Validation"]
 
 EARLY = 8
 """Losses whose median may end a trial before its horizon."""
@@ -28,10 +29,24 @@ FROZEN = 1 / 32
 """Drift, over that before, of a layer that does not learn."""
 INVALID = 1.5
 """Validation loss, over that before, which is no fluctuation if it comes twice in a row."""
+SURER = 0.02
+"""Gain in validation accuracy for which a higher validation loss is the price: a network that is
+right more often, and surer where it is wrong."""
+GAINED = 0.1
+"""Share of its loss by which a run that made no progress has to come down to be said to."""
+INVALIDATED = "the validation loss is far above its level before"
 LONGEST = 3
 """Horizons for which a trial may be prolonged."""
 
 Verdict = tuple[Outcome, str]
+
+
+class Validation(NamedTuple):
+    """An evaluation on held-out data."""
+
+    loss: float
+    accuracy: float | None = None
+    """In [0, 1]; `None` if it was not reported."""
 
 
 @dataclass(slots=True)
@@ -44,6 +59,8 @@ class Trial:
     have gained as much as the run would have without it, as far as that can be told. A trial is
     prolonged, up to three horizons, while the weights move faster and faster or the learning rate
     rises, while a loss that fell before stands still, and while the run's validation is awaited.
+    A run whose loss did not depend on its inputs has nothing to lose but time: slower is no harm
+    then, and what is brought back to life may be worse than nothing until the horizon.
     """
 
     decision: AdaptationDecision
@@ -80,15 +97,17 @@ class Trial:
     """Learning rate in each window over that right after the adaptation."""
     steady: bool = False
     """Whether the learning rate was not on the rise before."""
-    validation: float | None = None
-    """The last validation loss of the run as it was before; `None` if there was none."""
+    validation: Validation | None = None
+    """The last one of the run as it was before; `None` if there was none."""
     diverged: bool = False
     """Whether the losses right before were not finite."""
+    cut_off: bool = False
+    """Whether the loss did not depend on the inputs before: see `contracts.reach.cut_off`."""
     steps_lost: int = 0
     """Steps that the adaptation itself has undone (`restore`)."""
     duration_ms: float = 0.0
     losses: list[float] = field(default_factory=list)
-    validations: list[float] = field(default_factory=list)
+    validations: list[Validation] = field(default_factory=list)
     _jumped: bool = False
     _stayed_up: bool = False
     _until: int = field(init=False)
@@ -149,21 +168,28 @@ class Trial:
         """What shows without waiting for the horizon; empty if nothing does."""
         if self.losses and not math.isfinite(self.losses[-1]):
             return "the loss is not finite"
-        if len(self.validations) > 1 and all(map(self._invalid, self.validations[-2:])):
-            return "the validation loss is far above its level before"
+        if not self.cut_off and self._invalid_twice:
+            return INVALIDATED
         if self.loss_before is None or len(self.losses) < EARLY:
             return ""
         if self._tail(EARLY) > self.loss_before + self._early_margin():
             return "the loss rose far above its level before"
-        return "the loss went up and did not come back" if self._stayed_up else ""
+        stayed_up = self._stayed_up and not self.cut_off
+        return "the loss went up and did not come back" if stayed_up else ""
 
     def _final_harm(self) -> str:
         """What shows at the horizon."""
+        if self._invalid_twice:
+            return INVALIDATED
         if self.loss_before is None or not self.losses:
             return ""
         after = self._tail(self._quarter)
         if after > self.loss_before + self._final_margin():
             return "the loss is higher than before"
+        return self._too_slow(after)
+
+    def _too_slow(self, after: float) -> str:
+        """What is wrong with how fast the run learns now, at a present level of the loss."""
         rates = [rate for rate in self.unscheduled if not math.isnan(rate)]
         if self._lost_pace(rates, after):
             return "learning has slowed down"
@@ -181,6 +207,8 @@ class Trial:
             rates: Drift in each window over that before.
             after: Present level of the loss.
         """
+        if self.cut_off or self._progresses(after):
+            return False
         if len(self.stillest) > 2 and all(rate < FROZEN for rate in list(self.stillest)[1:]):
             return True
         if len(rates) < 3 or min(median(rates[1:3]), median(rates[1:])) >= SLOWED:
@@ -189,8 +217,18 @@ class Trial:
             return True
         if self.pace:
             return self._present_pace() < self.pace and not self._nearly_gone(after)
-        error = math.hypot(error_of_median(1, EARLY), error_of_median(1, self._quarter))
-        return self.latest is None or after > self.latest - 3 * self.noise * error
+        return self.latest is None or after > self.latest - 3 * self._error
+
+    def _progresses(self, after: float) -> bool:
+        """Whether a run that made no progress before clearly does now.
+
+        Weights that a far too high learning rate threw about move a hundredth as far when it is
+        right.
+        """
+        if self.pace or self.loss_before is None:
+            return False
+        level = self.loss_before if self.latest is None else min(self.latest, self.loss_before)
+        return after < level - max(3 * self._error, GAINED * abs(level))
 
     def _unsettled(self) -> bool:
         """Whether more steps would say more."""
@@ -216,11 +254,20 @@ class Trial:
         stopped = self._present_pace() < 0.05 * self.pace
         return stopped and after > self.latest - self.pace / 4 and not self._nearly_gone(after)
 
-    def _invalid(self, loss: float) -> bool:
+    def _invalid(self, found: Validation) -> bool:
         """Whether a validation loss is no fluctuation; a single one may be."""
-        if self.validation is None:
+        before = self.validation
+        if before is None:
             return False
-        return not loss <= INVALID * abs(self.validation) + 0.01 * abs(self.initial)
+        if found.loss <= INVALID * abs(before.loss) + 0.01 * abs(self.initial):
+            return False
+        if found.accuracy is None or before.accuracy is None or not math.isfinite(found.loss):
+            return True
+        return found.accuracy < before.accuracy + SURER
+
+    @property
+    def _invalid_twice(self) -> bool:
+        return len(self.validations) > 1 and all(map(self._invalid, self.validations[-2:]))
 
     def _nearly_gone(self, after: float) -> bool:
         """Whether the loss has come down so far that it need not go on falling as before."""
@@ -231,6 +278,11 @@ class Trial:
         half = len(self.losses) // 2
         fall = median(self.losses[:half]) - median(self.losses[half:]) if half else 0.0
         return fall / max(half, 1) * 32
+
+    @property
+    def _error(self) -> float:
+        """Standard error of the difference between the levels after and before."""
+        return self.noise * math.hypot(error_of_median(1, EARLY), error_of_median(1, self._quarter))
 
     @property
     def _quarter(self) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from tamiyo.contracts import AdaptationDecision, AdaptationType
+from tamiyo.contracts.reach import cut_off
 from tamiyo.graph import ModelGraphState
 from tamiyo.policy.checkpoint import CheckpointError, shipped
 from tamiyo.policy.config import PolicyConfig
@@ -89,7 +90,7 @@ class FallbackPolicy:
         """The verdict of one policy, and why the other one did not decide."""
         diagnosis = self.rules.diagnose(state)
         advice, cure = self._ask(state), diagnosis.verdict.decision
-        if isinstance(advice, Verdict) and cure is not None and self._gives_way(advice, cure):
+        if isinstance(advice, Verdict) and self._gives_way(advice, cure, state):
             advice = f"it saw nothing to do here: {advice.reason}"
         if isinstance(advice, Verdict):
             followed = None
@@ -109,12 +110,14 @@ class FallbackPolicy:
         """The decision of `decide`, or `None`."""
         return self.decide(state).decision
 
-    def _gives_way(self, advice: Verdict, cure: AdaptationDecision) -> bool:
-        """Whether the rules' cure is preferred to the learned policy's verdict."""
-        if advice.decision is not None:
+    def _gives_way(
+        self, advice: Verdict, cure: AdaptationDecision | None, state: ModelGraphState
+    ) -> bool:
+        """Whether the rules' cure, if any, is preferred to the learned policy's verdict."""
+        if cure is None or advice.decision is not None:
             return False
-        # To go back is what is left where a run is broken: that is no matter of opinion.
-        if cure.adaptation is AdaptationType.RESTORE:
+        # Where a run is broken or cut off from its inputs, that is no matter of opinion.
+        if cure.adaptation is AdaptationType.RESTORE or cut_off(state.layers["gradient_norm_last"]):
             return True
         confidence = [check.value for check in advice.checks if check.name == "confidence"]
         return not confidence or confidence[0] >= self.config.quiet_confidence
