@@ -1,6 +1,6 @@
 """A policy made of published rules: the baseline, and what runs before a network is trained."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TypeAlias
 
@@ -16,7 +16,15 @@ from tamiyo.policy.proposal import Proposal, budget_checks, make_budget, to_deci
 from tamiyo.policy.protocol import Check, Verdict, explain, first_failure
 from tamiyo.policy.symptoms import Symptom, SymptomFinder
 
-__all__ = ["RULES", "Cure", "Diagnosis", "Rule", "RulesPolicy"]
+__all__ = [
+    "RULES",
+    "Cure",
+    "Diagnosis",
+    "Rule",
+    "RulesPolicy",
+    "hidden_layers",
+    "whole_model",
+]
 
 Place: TypeAlias = tuple[int, ...] | None
 """Layers to adapt; `None` stands for the whole model, an empty tuple for nowhere."""
@@ -44,7 +52,8 @@ class Rule:
     """Distinct optimiser steps over which the symptom must be seen."""
 
 
-def _whole_model(_evidence: Evidence, _symptom: Symptom) -> Place:
+def whole_model(_evidence: Evidence, _symptom: Symptom) -> Place:
+    """The run as a whole."""
     return None
 
 
@@ -75,25 +84,25 @@ def _squashing_activations(evidence: Evidence, _symptom: Symptom) -> Place:
     )
 
 
-def _hidden_layers(evidence: Evidence, _symptom: Symptom) -> Place:
+def hidden_layers(evidence: Evidence, _symptom: Symptom) -> Place:
     """Every hidden layer; those that cannot take the cure are left out later."""
     return tuple(np.flatnonzero(evidence.hidden).tolist())
 
 
-SLOW_DOWN = Cure(AdaptationType.SCALE_LEARNING_RATE, _whole_model, {"factor": 0.1})
+SLOW_DOWN = Cure(AdaptationType.SCALE_LEARNING_RATE, whole_model, {"factor": 0.1})
 START_OVER = (
-    Cure(AdaptationType.RESTORE, _whole_model, {"learning_rate_factor": 0.5}),
-    Cure(AdaptationType.RESTORE, _whole_model, {"learning_rate_factor": 0.1}),
+    Cure(AdaptationType.RESTORE, whole_model, {"learning_rate_factor": 0.5}),
+    Cure(AdaptationType.RESTORE, whole_model, {"learning_rate_factor": 0.1}),
     SLOW_DOWN,
 )
-CLIP = Cure(AdaptationType.CLIP_GRADIENTS, _whole_model)
+CLIP = Cure(AdaptationType.CLIP_GRADIENTS, whole_model)
 LEAK = Cure(AdaptationType.CHANGE_ACTIVATION, _activation, {"to": "leaky_relu"})
 LEAK_EVERYWHERE = Cure(
     AdaptationType.CHANGE_ACTIVATION, _squashing_activations, {"to": "leaky_relu"}
 )
 RECYCLE = Cure(AdaptationType.REINITIALIZE, _owner, {"scope": "dormant"})
-NORMALIZE = Cure(AdaptationType.INSERT_NORMALIZATION, _hidden_layers)
-SPEED_UP = Cure(AdaptationType.SCALE_LEARNING_RATE, _whole_model, {"factor": 10.0})
+NORMALIZE = Cure(AdaptationType.INSERT_NORMALIZATION, hidden_layers)
+SPEED_UP = Cure(AdaptationType.SCALE_LEARNING_RATE, whole_model, {"factor": 10.0})
 
 RULES = (
     Rule("nonfinite", symptoms.nonfinite, START_OVER, patience=1),
@@ -164,12 +173,21 @@ class RulesPolicy:
 
     Args:
         policy_config: Only its budget and its times count here.
+        rules: In order of urgency.
+        name: Of the policy.
     """
 
-    name = "rules"
     version = "1"
 
-    def __init__(self, policy_config: PolicyConfig | None = None) -> None:
+    def __init__(
+        self,
+        policy_config: PolicyConfig | None = None,
+        *,
+        rules: Sequence[Rule] = RULES,
+        name: str = "rules",
+    ) -> None:
+        self.name = name
+        self._rules = rules
         self.config = PolicyConfig() if policy_config is None else policy_config
         self.budget = make_budget(self.config)
         self._memory: dict[str, _RunMemory] = {}
@@ -231,7 +249,7 @@ class RulesPolicy:
     def _diagnose(
         self, state: ModelGraphState, evidence: Evidence, memory: _RunMemory
     ) -> Diagnosis:
-        findings = [(rule, rule.find(evidence)) for rule in RULES]
+        findings = [(rule, rule.find(evidence)) for rule in self._rules]
         counts = {rule.name: memory.sighted(rule, symptom) for rule, symptom in findings}
         seen = [(rule, symptom) for rule, symptom in findings if symptom is not None]
         outputs = {rule.name: asdict(symptom) for rule, symptom in seen}
