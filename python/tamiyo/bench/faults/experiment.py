@@ -10,10 +10,10 @@ from tamiyo.bench.faults.cells import Cell
 from tamiyo.bench.faults.companion import NOBODY, POLICIES
 from tamiyo.bench.faults.live import play, settings_of
 from tamiyo.bench.faults.registry import load_plugin
-from tamiyo.bench.faults.rows import FaultRow, read_rows
+from tamiyo.bench.faults.rows import FaultRow
 from tamiyo.bench.faults.validity import TWINS
 from tamiyo.bench.pools import run_jobs
-from tamiyo.policy.checkpoint import replace_file
+from tamiyo.bench.row_file import RowFile
 
 __all__ = ["Job", "Plan", "PolicyChangedError", "experiment"]
 
@@ -123,28 +123,22 @@ def experiment(
     jobs = plan.jobs(policies)
     versions = {policy: POLICIES.find(policy).make().version for policy in {job[1] for job in jobs}}
     settings = {job.cell: settings_of(job.cell.recipe()) for job in jobs}
-    rows = read_rows(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A line that was cut off must not run into the next one.
-    replace_file(path, "".join(row.to_line() for row in rows).encode())
-    known = {row.key: row for row in rows}
+    file = RowFile(path, FaultRow.from_line)
 
     def row_of(job: Job) -> FaultRow | None:
         cell, version = job.cell, versions[job.policy]
         key = (cell.fault, cell.architecture, cell.data, job.seed, job.policy, version)
-        row = known.get(key)
+        row = file.rows.get(key)
         return row if row is not None and row.settings == settings[cell] else None
 
     for job in jobs:
         if (row := row_of(job)) is not None:
             on_row(row)
     missing = [job for job in jobs if row_of(job) is None]
-    with path.open("a", encoding="utf-8") as lines:
+    with file.adding() as add:
 
         def keep(_place: int, row: FaultRow) -> None:
-            known[row.key] = row
-            lines.write(row.to_line())
-            lines.flush()
+            add(row)
             if row.version != versions[row.policy]:
                 raise PolicyChangedError(
                     f"{row.policy} was {versions[row.policy]!r} and is {row.version!r} now: "

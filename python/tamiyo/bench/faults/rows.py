@@ -1,13 +1,13 @@
 """What was seen of one run, as a line of JSON; all figures follow from these lines alone."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import inf
 from pathlib import Path
 from typing import Any
 
 from tamiyo.bench.faults.fault import HEALTHY
+from tamiyo.bench.row_file import read_lines
 from tamiyo.bench.transfer.rows import Act
 from tamiyo.contracts import Outcome
 
@@ -166,6 +166,4 @@ class FaultRow:
 
 def read_rows(path: Path) -> list[FaultRow]:
     """The rows of a file, nothing if there is none; a line that was cut off does not count."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    lines: Sequence[str] = text.splitlines(keepends=True)
-    return [FaultRow.from_line(line) for line in lines if line.endswith("\n")]
+    return read_lines(path, FaultRow.from_line)

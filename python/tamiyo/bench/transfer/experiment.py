@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tamiyo.bench.pools import run_jobs
+from tamiyo.bench.row_file import RowFile
 from tamiyo.bench.transfer.cases import Case
 from tamiyo.bench.transfer.deciders import NOBODY, ORACLE, OraclePolicy, make_policy
 from tamiyo.bench.transfer.live import play
-from tamiyo.bench.transfer.rows import Row, read_rows
-from tamiyo.policy.checkpoint import replace_file
+from tamiyo.bench.transfer.rows import Row
 
 __all__ = ["count_runs", "experiment"]
 
@@ -49,14 +49,11 @@ def experiment(
     Raises:
         CheckpointError: a policy cannot be used.
     """
-    known = {row.key: row for row in read_rows(path)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A line that was cut off must not run into the next one.
-    replace_file(path, "".join(row.to_line() for row in known.values()).encode())
+    file = RowFile(path, Row.from_line)
     versions = {policy: _version(policy) for policy in (NOBODY, *policies)}
 
     def row_of(case: Case, policy: str) -> Row | None:
-        row = known.get((case.number, case.fault, case.steps, policy, versions[policy]))
+        row = file.rows.get((case.number, case.fault, case.steps, policy, versions[policy]))
         return row if row is not None and row.host == case.host.as_json() else None
 
     def make(jobs: Sequence[Job]) -> None:
@@ -64,12 +61,10 @@ def experiment(
             if (row := row_of(job[0], job[1])) is not None:
                 on_row(row)
         missing = [job for job in jobs if row_of(job[0], job[1]) is None]
-        with path.open("a", encoding="utf-8") as lines:
+        with file.adding() as add:
 
             def keep(_place: int, row: Row) -> None:
-                known[row.key] = row
-                lines.write(row.to_line())
-                lines.flush()
+                add(row)
                 on_row(row)
 
             run_jobs(_play, missing, workers, keep)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from tamiyo.bench.row_file import read_lines
 from tamiyo.contracts import AdaptationDecision, AdaptationResult, ModelTopology, Outcome
 
 __all__ = ["Act", "Row", "read_rows"]
@@ -170,5 +171,4 @@ class Row:
 
 def read_rows(path: Path) -> list[Row]:
     """The rows of a file, nothing if there is none; a line that was cut off does not count."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [Row.from_line(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return read_lines(path, Row.from_line)
