@@ -17,6 +17,8 @@ from tamiyo.contracts.reach import cut_off
         ([np.nan, 0.0, 0.3], True),
         ([np.nan, 0.1, 0.0], False),
         ([np.inf, 0.0], False),
+        ([0.0, np.inf], True),
+        ([0.0, 0.0, 0.0], False),
         ([np.nan, np.nan], False),
         ([], False),
     ],

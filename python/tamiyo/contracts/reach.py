@@ -9,7 +9,7 @@ __all__ = ["cut_off"]
 
 
 def cut_off(gradient_norms: npt.NDArray[np.floating[Any]]) -> bool:
-    """Whether no gradient at all reaches the first layer.
+    """Whether no gradient at all reaches the first layer, while others have one.
 
     The loss then does not depend on the inputs: a layer behind the first is dead as a whole, and
     nothing goes around it. A run like that learns nothing, and has nothing to lose.
@@ -18,4 +18,5 @@ def cut_off(gradient_norms: npt.NDArray[np.floating[Any]]) -> bool:
         gradient_norms: [N], in the order of the layers, NaN where it was not measured.
     """
     known = gradient_norms[~np.isnan(gradient_norms)]
-    return bool(known.size and known[0] == 0.0)
+    # Without any gradient there was nothing to learn from this batch, which says nothing.
+    return bool(known.any() and known[0] == 0.0)
