@@ -37,9 +37,14 @@ class History:
             file.write(json.dumps({"stage": stage, "done": done, **known}) + "\n")
 
 
+_CLONING: Sequence[tuple[str, str]] = (
+    ("imitation", "imitation loss"),
+    ("value", "value loss"),
+    ("safety", "safety loss"),
+)
 _STAGES: Sequence[tuple[str, str, Sequence[tuple[str, str]]]] = (
-    ("first-clone", "epoch", (("imitation", "imitation loss"), ("safety", "safety loss"))),
-    ("clone", "epoch", (("imitation", "imitation loss"), ("safety", "safety loss"))),
+    ("first-clone", "epoch", _CLONING),
+    ("clone", "epoch", _CLONING),
     (
         "refinement",
         "iteration",
