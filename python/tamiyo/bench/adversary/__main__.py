@@ -1,7 +1,6 @@
 """`python -m tamiyo.bench.adversary`: attack, watch, and say what came of it."""
 
 import argparse
-import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from tamiyo.bench.adversary.plan import attacks, healthy, mixed, twins
 from tamiyo.bench.adversary.report import cost_table, report
 from tamiyo.bench.adversary.runs import Case, Record, run
 from tamiyo.bench.adversary.subjects import SUBJECTS
+from tamiyo.bench.row_file import RowFile
 from tamiyo.contracts import Outcome
 
 __all__ = ["experiment", "main"]
@@ -25,30 +25,19 @@ def experiment(cases: Iterable[Case], path: Path) -> list[Record]:
 
     What was taken back is run once more and left alone, to see whether it would have hurt.
     """
-    records = _read(path)
-    path.write_text("".join(f"{json.dumps(record.as_json())}\n" for record in records.values()))
-    with path.open("a") as lines:
+    file = RowFile(path, Record.from_line)
+    with file.adding() as add:
 
         def once(case: Case) -> Record:
-            if case.key not in records:
-                records[case.key] = run(case)
-                lines.write(json.dumps(records[case.key].as_json()) + "\n")
-                lines.flush()
-            return records[case.key]
+            if case.key not in file.rows:
+                add(run(case))
+            return file.rows[case.key]
 
         for case in cases:
             record = once(case)
             if record.outcome in APPLIED - {Outcome.KEPT}:
                 once(Case("alone", case.subject, case.seed, case.adaptation, case.at))
-    return list(records.values())
-
-
-def _read(path: Path) -> dict[str, Record]:
-    text = path.read_text() if path.exists() else ""
-    # A line that was cut off is run again.
-    whole = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    records = [Record.from_json(values) for values in whole]
-    return {record.case.key: record for record in records}
+    return list(file.rows.values())
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """One run of a subject: untouched, attacked and governed, or attacked and left alone."""
 
 import hashlib
+import json
 import math
 import time
 from collections.abc import Callable
@@ -83,6 +84,20 @@ class Record:
     faults: int = 0
     alarms: int = 0
     seconds: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """That of the case."""
+        return self.case.key
+
+    def to_line(self) -> str:
+        """JSON on a line of its own."""
+        return f"{json.dumps(self.as_json())}\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> "Record":
+        """The inverse of `to_line`."""
+        return cls.from_json(json.loads(line))
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, the case's among them."""

@@ -78,16 +78,6 @@ class Lineup:
         wanted = {NO_OP, *self.names}
         object.__setattr__(self, "names", tuple(name for name in known if name in wanted))
 
-    def checkpoint(self, name: str) -> Path:
-        """Of a cohort with a network.
-
-        Raises:
-            KeyError: it has none.
-        """
-        if name in (LEARNED, DEFAULT) and self.learned is not None:
-            return self.learned
-        return self.others[name]
-
     def players(self) -> list[Player]:
         """A player for each cohort, in order.
 
@@ -108,7 +98,13 @@ class Lineup:
     def _player(self, name: str) -> Player:
         if name in _SIMPLE:
             return _SIMPLE[name]()
-        network = EnhancedTamiyoPolicyGNN.from_pretrained(self.checkpoint(name))
+        path = self._checkpoint(name)
         if name == DEFAULT:
+            network = EnhancedTamiyoPolicyGNN.from_pretrained(path)
             return StatePlayer(name, partial(FallbackPolicy, network))
-        return NetworkPlayer(name, network)
+        return NetworkPlayer.load(name, path)
+
+    def _checkpoint(self, name: str) -> Path:
+        if name in (LEARNED, DEFAULT) and self.learned is not None:
+            return self.learned
+        return self.others[name]
