@@ -54,6 +54,17 @@ def test_runs_of_a_pair_are_deeper_than_any_trained_on():
     assert min(one.spec.hidden for one in plan.scenarios) > SPLITS["train"].config.max_hidden
 
 
+def test_no_pair_has_deep_sigmoid_networks_because_they_do_not_train():
+    def activations(config):
+        plans = [draw_cohort(np.random.default_rng(seed), config, 1) for seed in range(60)]
+        return {one.spec.activation for plan in plans for one in plan.scenarios}
+
+    for pair in PAIRS.values():
+        deep = activations(pair.config)
+        assert activations(replace(pair.config, min_hidden=2)) == deep | {"sigmoid"}
+        assert "sigmoid" not in deep
+
+
 def test_few_experiences_move_the_policy_and_leave_the_first_as_it_was(
     checkpoint, short, monkeypatch, tmp_path
 ):

@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn import datasets
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from tamiyo.bench.faults.registry import Registry
+from tamiyo.envs.training.data import standardised_split
 
 __all__ = ["DATA_SOURCES", "DataSource", "Dataset", "MissingExtraError", "dataset"]
 
-HELD_OUT = 0.3
 RawSamples: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
@@ -66,26 +65,18 @@ DATA_SOURCES: Registry[DataSource] = Registry("data set")
 def dataset(name: str) -> Dataset:
     """The data set of that name, in the shape of its source.
 
-    Every feature is centred and scaled by what is trained on.
-
     Raises:
         ValueError: there is none.
         MissingExtraError: its package is not installed.
     """
     source = DATA_SOURCES.find(name)
-    inputs, labels = source.load()
-    train, held_out, train_labels, held_out_labels = train_test_split(
-        inputs, labels, test_size=HELD_OUT, random_state=0, stratify=labels
+    train, train_labels, held_out, held_out_labels = map(
+        torch.from_numpy, standardised_split(*source.load())
     )
-    mean, deviation = train.mean(axis=0), train.std(axis=0)
-    # A pixel that is never set has no deviation.
-    scale = np.where(deviation > 1e-6, deviation, 1.0)
-
-    def tensors(some: npt.NDArray[Any], their: npt.NDArray[Any]) -> tuple[Tensor, Tensor]:
-        ready = torch.tensor((some - mean) / scale, dtype=torch.float32)
-        return ready.reshape(-1, *source.shape), torch.tensor(their, dtype=torch.int64)
-
-    return Dataset(tensors(train, train_labels), tensors(held_out, held_out_labels))
+    return Dataset(
+        (train.reshape(-1, *source.shape), train_labels),
+        (held_out.reshape(-1, *source.shape), held_out_labels),
+    )
 
 
 def _blobs() -> RawSamples:

@@ -10,7 +10,15 @@ import numpy.typing as npt
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
-__all__ = ["CLASSES", "FEATURES", "HELD_OUT_DATA", "TRAINING_DATA", "Dataset", "dataset"]
+__all__ = [
+    "CLASSES",
+    "FEATURES",
+    "HELD_OUT_DATA",
+    "TRAINING_DATA",
+    "Dataset",
+    "dataset",
+    "standardised_split",
+]
 
 FEATURES = 64
 """Most features of any data set; the others are padded with zeros."""
@@ -57,22 +65,40 @@ class Dataset:
 
 @cache
 def dataset(name: str) -> Dataset:
-    """A data set by its name; 30 % are held out, stratified by class.
+    """A data set by its name, as `standardised_split` splits it.
 
     Raises:
         ValueError: an unknown name.
     """
     if name not in _SOURCES:
         raise ValueError(f"unknown data set {name!r}; there are {', '.join(_SOURCES)}")
-    inputs, labels = _SOURCES[name]()
+    return Dataset(name, *standardised_split(*_SOURCES[name]()))
+
+
+def standardised_split(
+    inputs: npt.NDArray[Any], labels: npt.NDArray[Any]
+) -> tuple[
+    npt.NDArray[np.float32],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.int64],
+]:
+    """Hold out 30 %, stratified by class; centre and scale every feature by what is trained on.
+
+    Args:
+        inputs: [N, features].
+        labels: [N].
+
+    Returns:
+        Training inputs and labels, then those that are held out; the same at every call.
+    """
     train, held_out, train_labels, held_out_labels = train_test_split(
         inputs, labels, test_size=0.3, random_state=0, stratify=labels
     )
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     # A pixel that is never set has no deviation.
     scale = np.where(deviation > 1e-6, deviation, 1.0)
-    return Dataset(
-        name,
+    return (
         ((train - mean) / scale).astype(np.float32),
         train_labels.astype(np.int64),
         ((held_out - mean) / scale).astype(np.float32),

@@ -111,7 +111,7 @@ def draw_cohort(random: np.random.Generator, config: TrainingConfig, count: int)
     all of their work for every host.
 
     Raises:
-        ValueError: no host of the configuration can have any of its faults.
+        ValueError: no host of the configuration can have any of its faults, or train.
     """
     # Ways of watching have lots of their own: more of them must not change the runs.
     lots = random.spawn(1)[0]
@@ -120,8 +120,9 @@ def draw_cohort(random: np.random.Generator, config: TrainingConfig, count: int)
     optimizer: Optimizer = get_args(Optimizer)[random.integers(2)]
     kinds = {one: _possible(config, one, width) for one in get_args(Activation)}
     choices = [one for one in _CHOICES if kinds[one] or not config.faulty]
+    choices = [one for one in choices if _deepest(config, one) >= config.min_hidden]
     if not choices:
-        raise ValueError(f"no host of {config} can have any of its faults")
+        raise ValueError(f"no host of {config} can train and have any of its faults")
     activation = choices[random.integers(len(choices))]
     common = HostSpec("", (width,), "plain", activation, optimizer)
     scenarios = [_draw(random, config, common, kinds[activation], sensing) for _ in range(count)]
@@ -141,8 +142,7 @@ def _possible(config: TrainingConfig, activation: Activation, width: int) -> Seq
 
 def _deepest(config: TrainingConfig, activation: Activation) -> int:
     """Most hidden layers. Deeper sigmoid networks do not train at all, healthy or not."""
-    trainable = 2 if activation == "sigmoid" else config.max_hidden
-    return max(config.min_hidden, min(config.max_hidden, trainable))
+    return min(config.max_hidden, 2) if activation == "sigmoid" else config.max_hidden
 
 
 def _draw(
