@@ -58,7 +58,14 @@ def test_a_users_own_cells_are_run_and_reported(run, tmp_path):
     assert done.exit_code == 0, done.output
     assert "| idle | 1 harmed of 1, 1 healthy |" in done.stdout
     assert report.read_text() == done.stdout
+    assert "--only X1 --seeds 1 --healthy-seeds 1` makes this page." in done.stdout
     assert {row.policy for row in read_rows(run.rows)} == {"no-op", "idle"}
+
+
+def test_a_report_may_be_html(run, tmp_path):
+    report = tmp_path / "report.html"
+    assert run("--policy", "idle", "--report", report).exit_code == 0
+    assert report.read_text().startswith("<!doctype html>")
 
 
 def test_what_the_file_holds_is_not_made_again(run):

@@ -1,5 +1,6 @@
 """`tamiyo bench`: benchmarks over live runs, a command for each."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ from tamiyo.bench.faults.cohort import Rows
 from tamiyo.bench.faults.data import MissingExtraError
 from tamiyo.bench.faults.experiment import PolicyChangedError
 from tamiyo.bench.faults.presets import PRESETS
-from tamiyo.bench.faults.report import report
+from tamiyo.bench.faults.report import html, markdown
 from tamiyo.bench.outputs import check_writable
 from tamiyo.bench.pools import one_line_when_interrupted
 
@@ -55,7 +56,8 @@ def faults(  # noqa: PLR0917 - its arguments are the options of the command
     ] = None,
     check: Annotated[bool, typer.Option(help="Exit with 1 when a bar is missed.")] = False,
     report_path: Annotated[
-        Path | None, typer.Option("--report", help="Where to write the report as well.")
+        Path | None,
+        typer.Option("--report", help="Where to write the report as well; with plots as .html."),
     ] = None,
 ) -> None:
     """Inject faults into live training runs, and see who rescues them.
@@ -76,10 +78,12 @@ def faults(  # noqa: PLR0917 - its arguments are the options of the command
             found = _run(plan, policies, rows, workers, plugin or ())
     except (ValueError, MissingExtraError, PolicyChangedError) as error:
         raise typer.BadParameter(str(error)) from None
-    said = report(found)
+    command = _command(preset, policies, plugin or (), only, seeds, healthy_seeds)
+    said = markdown(found, command)
     typer.echo(said)
     if report_path is not None:
-        report_path.write_text(said + "\n", encoding="utf-8")
+        page = html(found, command) if report_path.suffix == ".html" else f"{said}\n"
+        report_path.write_text(page, encoding="utf-8")
     wrong = missed(found, judged(policies)) if check else []
     for one in wrong:
         typer.echo(f"missed: {one}", err=True)
@@ -105,6 +109,24 @@ def _plan(
     if not plan.cells and not plan.healthy_cells:
         raise ValueError(f"no cell of {preset} contains {only!r}")
     return plan
+
+
+def _command(
+    preset: str,
+    policies: Sequence[str],
+    plugins: Sequence[Path],
+    only: str,
+    seeds: int | None,
+    healthy_seeds: int | None,
+) -> str:
+    """How to have the same runs again."""
+    words = ["tamiyo", "bench", "faults", "--preset", preset]
+    for name, values in (("--policy", policies), ("--plugin", plugins)):
+        words += (str(word) for value in values for word in (name, value))
+    words += ("--only", only) if only else ()
+    words += () if seeds is None else ("--seeds", str(seeds))
+    words += () if healthy_seeds is None else ("--healthy-seeds", str(healthy_seeds))
+    return shlex.join(words)
 
 
 def _run(

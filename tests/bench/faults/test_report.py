@@ -1,13 +1,15 @@
 """The report follows from the rows, and a bar is missed when it should be."""
 
 import math
+import re
+from xml.etree import ElementTree
 
 import pytest
 
 from tamiyo.bench.evaluation.resampling import Figure
 from tamiyo.bench.faults.bars import BARS, Bar, judged, missed, summary
 from tamiyo.bench.faults.cohort import Rows
-from tamiyo.bench.faults.report import report
+from tamiyo.bench.faults.report import html, markdown
 
 from .test_figures import DEAD
 
@@ -88,7 +90,7 @@ def test_every_bar_is_of_a_figure(rows):
 
 def test_the_report_has_every_policy_fault_and_alarm(rows, act):
     alarm = act(step=70, adaptation="prune", reason="too wide")
-    text = report(Rows(changed(rows, "learned", True, 1, acts=(alarm,))))
+    text = markdown(Rows(changed(rows, "learned", True, 1, acts=(alarm,))), "the command")
     assert "| learned | 5 harmed of 5, 5 healthy | .20 (.04 … .62) |" in text
     assert "### Faults: learned" in text
     assert "### Faults: no-op" not in text
@@ -99,6 +101,38 @@ def test_the_report_has_every_policy_fault_and_alarm(rows, act):
 
 
 def test_a_report_of_one_policy_alone(rows):
-    text = report(Rows(one for one in rows if one.policy in {"no-op", "learned"}))
+    text = markdown(Rows(one for one in rows if one.policy in {"no-op", "learned"}), "the command")
     assert "### Bars missed" in text
     assert "oracle" not in text.split("### Cells")[0].replace("of the oracle's", "")
+
+
+def test_it_begins_with_what_it_comes_to(rows):
+    text = markdown(Rows(changed(rows, "learned", False, 1, accuracy=0.4)), "tamiyo bench faults")
+    assert text.startswith("# Does it work?\n\n`tamiyo bench faults` makes this page.")
+    assert (
+        "Of 5 live runs with a fault 5 were harmed by it; 10 healthy ones were run besides." in text
+    )
+    assert "without a restart: oracle 1.00 (.57 … 1.00), learned .80 (.38 … .96)." in text
+
+
+def test_every_run_that_was_not_repaired_is_told_with_what_was_done(rows, act):
+    undone = act(outcome="rolled_back", verified=True)
+    lost = changed(rows, "learned", False, 3, accuracy=0.41, acts=(undone,))
+    text = markdown(Rows(changed(lost, "learned", False, 1, acts=())), "the command")
+    done = "reinitialize, rolled back (2); nothing (1)"
+    assert f"| 3 of 5 | {done} | 0.950 | 0.400 | 0.410 | 0.950 |" in text
+    assert "did not repair" not in markdown(Rows(rows), "the command")
+
+
+def test_as_html_it_is_one_file_with_plots(rows):
+    page = html(Rows(rows), "tamiyo bench faults --only '<b>'")
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert not re.search(r"<script|src=|href=|@import|url\(", page)
+    figures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(figures) == 3
+    for figure in figures:
+        ElementTree.fromstring(figure)  # noqa: S314 - our own output
+    assert "F5: held-out accuracy, % of the run" in page
+    for name in ("clean", "untouched", "oracle", "learned"):
+        assert f">{name}</span>" in page

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from tamiyo.bench.evaluation.figures import Figures
 from tamiyo.bench.evaluation.lineup import NO_OP
 from tamiyo.bench.evaluation.resampling import Figure
 from tamiyo.bench.evaluation.result import CohortResult, SplitResult
+from tamiyo.bench.html import html_table
 from tamiyo.bench.markdown import markdown_table
 
 __all__ = ["Sheet", "reliability_plot", "sheets", "span"]
@@ -29,6 +31,10 @@ class Sheet:
     def markdown(self, *, numbers: bool = False) -> str:
         """A heading and the table; see `markdown_table`."""
         return f"### {self.title}\n\n{markdown_table(self.head, self.rows, numbers=numbers)}"
+
+    def html(self) -> str:
+        """The same for `html_page`."""
+        return f"<h2>{escape(self.title)}</h2>{html_table(self.head, self.rows)}"
 
 
 def sheets(result: SplitResult) -> Iterator[Sheet]:

@@ -114,6 +114,11 @@ class Rows:
         """Their names, in the order of the rows."""
         return list(dict.fromkeys(row.policy for row in self._all))
 
+    @property
+    def acting(self) -> Sequence[str]:
+        """The same without nobody."""
+        return [policy for policy in self.policies if policy != NOBODY]
+
     def faulty(self, policy: str) -> list[FaultCase]:
         """The faulty runs of a policy that have all that they are measured by."""
         return [case for row in self._of(policy) if not row.healthy for case in self._cases(row)]

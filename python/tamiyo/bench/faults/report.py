@@ -1,173 +1,130 @@
-"""The report of a measurement, in Markdown, made from its rows alone."""
+"""The report of a measurement, as Markdown and as HTML, made from its rows alone."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from html import escape
 from statistics import fmean
 
-from tamiyo.bench.evaluation.resampling import Figure
-from tamiyo.bench.evaluation.sheets import Sheet, span
+from tamiyo.bench.evaluation.sheets import Sheet
 from tamiyo.bench.faults.bars import judged, missed, summary
-from tamiyo.bench.faults.cohort import ORACLE, FaultCase, Rows
+from tamiyo.bench.faults.cohort import FaultCase, Rows
 from tamiyo.bench.faults.companion import NOBODY
-from tamiyo.bench.faults.figures import balanced_accuracy, fault_figures
-from tamiyo.bench.faults.rows import FaultRow
+from tamiyo.bench.faults.plots import courses, interval_charts
+from tamiyo.bench.faults.tables import shown, tables
+from tamiyo.bench.html import html_page
 from tamiyo.bench.transfer.figures import groups
 
-__all__ = ["report"]
+__all__ = ["html", "markdown"]
 
-_HEADLINE: Mapping[str, str] = {
-    "alarms": "false alarms",
-    "detected": "detected",
-    "balanced": "balanced accuracy",
-    "culprit": "culprit",
-    "type": "right type",
-    "decision": "decision",
-    "repaired": "repaired",
-    "repaired_curable": "repaired, of the oracle's",
-    "gained": "points gained",
-    "gained_share": "of the oracle's",
+TITLE = "Does it work?"
+_HEADLINE = {
+    "repaired": "Brought back to within two points of their clean twins, without a restart",
+    "gained": "Points of accuracy gained over the same run untouched",
+    "alarms": "Healthy runs in which anything was decided",
 }
-_COST: Mapping[str, str] = {
-    "detection_steps": "steps to detection",
-    "repair_steps": "steps to repair",
-    "repair_epochs": "epochs to repair",
-    "compute": "compute, faulty",
-    "healthy_compute": "compute, healthy",
-    "harm": "points on healthy runs",
-    "rolled_back": "rollbacks per faulty run",
-    "verified": "verified",
-    "disturbed": "changed by watching",
-    "troubled": "errors",
-}
-_IN_POINTS = frozenset(("gained", "lost", "harm"))
-_IN_STEPS = frozenset(("detection_steps", "repair_steps"))
-_BY_KIND: Mapping[str, str] = {
-    "valid": "harmed",
-    "lost": "points lost",
-    "detected": "detected",
-    "culprit": "culprit",
-    "type": "right type",
-    "decision": "decision",
-    "repaired": "repaired",
-    "repaired_curable": "repaired, of the oracle's",
-    "gained": "points gained",
-    "repair_epochs": "epochs to repair",
-}
-_PUBLISHED: Sequence[Sequence[str]] = (
-    ("false alarms on healthy runs", "alarms", ".36", "DeepDiagnosis, from its released logs"),
-    ("balanced accuracy", "balanced", ".66", "DeepDiagnosis, from its released logs"),
-    ("culprit found", "culprit", ".65", "DeepDiagnosis, 34 of 52 programs"),
-    ("correct fix named", "decision", ".54", "DeepDiagnosis, 28 of 52 programs"),
-    ("repaired", "repaired", ".97", "AutoTrainer, by restarting, at 1.8 to 3.1 × the time"),
-    ("points gained", "gained", "47.1", "AutoTrainer, by restarting"),
-)
 
 
-def report(rows: Rows) -> str:
-    """All tables.
+def markdown(rows: Rows, command: str) -> str:
+    """All of it, but for the courses of the runs, which want a picture.
 
     Args:
         rows: Of a measurement.
+        command: What makes them.
     """
-    policies = [policy for policy in rows.policies if policy != NOBODY]
-    parts = [sheet.markdown() for sheet in _sheets(rows, policies) if sheet.rows]
-    wrong = missed(rows, judged(policies)) if judged(policies) else []
-    bars = "\n".join(f"- {said}" for said in wrong) or "None."
-    return "\n\n".join((*parts, f"### Bars missed\n\n{bars}"))
-
-
-def _sheets(rows: Rows, policies: Sequence[str]) -> Iterator[Sheet]:
-    figures = {policy: summary(rows, policy) for policy in policies}
-    counts = {
-        policy: f"{sum(case.valid for case in rows.faulty(policy))} harmed of "
-        f"{len(rows.faulty(policy))}, {len(rows.healthy(policy))} healthy"
-        for policy in policies
-    }
-    for title, columns in (("Who rescues runs", _HEADLINE), ("At what price", _COST)):
-        lines = [
-            (policy, counts[policy], *(_shown(name, figures[policy][name]) for name in columns))
-            for policy in policies
-        ]
-        yield Sheet(title, ("policy", "runs", *columns.values()), lines)
-    yield Sheet(
-        "Beside what was published",
-        ("figure", *policies, "published", "by whom (re-created protocol)"),
-        [
-            (name, *(_shown(key, figures[policy][key]) for policy in policies), *published)
-            for name, key, *published in _PUBLISHED
-        ],
+    intro, *points = _headline(rows)
+    sheets = (sheet.markdown() for sheet in (*tables(rows), *_unrepaired(rows)))
+    plots = (f"### {plot.title}\n\n```text\n{plot.text()}\n```" for plot in interval_charts(rows))
+    parts = (
+        f"# {TITLE}",
+        f"`{command}` makes this page.",
+        intro,
+        _bullets(points),
+        *plots,
+        *sheets,
+        "### Bars missed",
+        _bullets(_missed(rows)) or "None.",
     )
-    yield Sheet("Cells", _CELL, list(_cells(rows)))
-    for policy in policies:
-        kinds = _by_kind(rows.faulty(policy))
-        yield Sheet(
-            f"Faults: {policy}",
-            ("fault", "runs", "balanced accuracy", *_BY_KIND.values()),
-            [_kind_line(rows, policy, kind, cases) for kind, cases in kinds.items()],
-        )
-    yield Sheet("What was decided in healthy runs", _ALARM, list(_alarms(rows, policies)))
+    return "\n\n".join(parts)
 
 
-_CELL = ("fault", "architecture", "data", "split", "clean", "untouched", "harmed", "oracle")
-_ALARM = ("policy", "run", "seed", "step", "what", "where", "outcome", "accuracy", "reason")
+def html(rows: Rows, command: str) -> str:
+    """All of it as one file.
+
+    Args:
+        rows: Of a measurement.
+        command: What makes them.
+    """
+    intro, *points = _headline(rows)
+    parts = (
+        f"<p><code>{escape(command)}</code> makes this page.",
+        f"<p>{escape(intro)}{_list(points)}",
+        *(plot.svg() for plot in interval_charts(rows)),
+        *(sheet.html() for sheet in (*tables(rows), *_unrepaired(rows))),
+        f"<h2>Bars missed</h2>{_list(_missed(rows) or ['None.'])}",
+        "<h2>How runs went on: means of the harmed ones</h2>",
+        *courses(rows),
+    )
+    return html_page(TITLE, parts)
 
 
-def _kind_line(rows: Rows, policy: str, kind: str, cases: Sequence[FaultCase]) -> list[str]:
-    figures = fault_figures(cases)
-    balance = balanced_accuracy(cases, rows.healthy(policy))
-    shown = (_shown(name, figures[name]) for name in _BY_KIND)
-    return [kind, str(len(cases)), span(balance, 2), *shown]
+def _headline(rows: Rows) -> Sequence[str]:
+    """What it comes to: of which runs, and then line by line."""
+    faulty, healthy = rows.faulty(NOBODY), rows.healthy(NOBODY)
+    harmed = sum(case.valid for case in faulty)
+    figures = {policy: summary(rows, policy) for policy in rows.acting}
+    return (
+        f"Of {len(faulty)} live runs with a fault {harmed} were harmed by it; "
+        f"{len(healthy)} healthy ones were run besides.",
+        *(
+            f"{said}: {', '.join(f'{name} {shown(key, of[key])}' for name, of in figures.items())}."
+            for key, said in _HEADLINE.items()
+        ),
+    )
 
 
-def _cells(rows: Rows) -> Iterator[Sequence[str]]:
-    """What each fault costs, and what the oracle wins back: means over seeds."""
-    told = groups(rows.faulty(ORACLE), lambda case: _cell_name(case.row))
-    for name, cases in groups(rows.faulty(NOBODY), lambda case: _cell_name(case.row)).items():
-        row = cases[0].row
-        harmed = sum(case.valid for case in cases)
-        yield (
-            row.fault,
-            row.architecture,
-            row.data,
-            row.split,
-            _mean(cases[0].clean),
-            _mean([case.row.accuracy for case in cases]),
-            f"{harmed} of {len(cases)}",
-            _mean([case.row.accuracy for case in told.get(name, ())]),
-        )
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
-def _alarms(rows: Rows, policies: Sequence[str]) -> Iterator[Sequence[str]]:
-    for policy in policies:
-        for case in rows.healthy(policy):
-            for act in case.row.acts:
-                yield (
-                    policy,
-                    f"{case.row.architecture}, {case.row.data}",
-                    str(case.row.seed),
-                    str(act.step),
-                    act.adaptation,
-                    ", ".join(act.target) or "whole model",
-                    act.outcome,
-                    f"{case.untouched.accuracy:.3f} → {case.row.accuracy:.3f}",
-                    act.reason,
-                )
+def _list(lines: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(line)}' for line in lines)}</ul>"
 
 
-def _by_kind(cases: Sequence[FaultCase]) -> dict[str, list[FaultCase]]:
-    """F1 before F10."""
-    found = groups(cases, lambda case: case.row.kind)
-    return dict(sorted(found.items(), key=lambda item: (len(item[0]), item[0])))
+def _missed(rows: Rows) -> Sequence[str]:
+    policies = judged(rows.acting)
+    return missed(rows, policies) if policies else []
 
 
-def _cell_name(row: FaultRow) -> str:
-    return f"{row.fault}|{row.architecture}|{row.data}"
+def _unrepaired(rows: Rows) -> Iterator[Sheet]:
+    """Harmed runs that ended out of reach of their clean twins, cell by cell."""
+    where, ends = ("fault", "architecture", "data"), ("clean", "untouched", "with it", "oracle")
+    head = (*where, "runs", "done first", *ends)
+    for policy in judged(rows.acting):
+        hurt = [case for case in rows.faulty(policy) if case.valid]
+        lines = [
+            (*name.split("|"), *_misses(cases))
+            for name, cases in groups(hurt, lambda case: case.row.cell).items()
+            if not all(case.repaired for case in cases)
+        ]
+        if lines:
+            yield Sheet(f"What {policy} did not repair", head, lines)
 
 
-def _mean(accuracies: Sequence[float]) -> str:
-    return f"{fmean(accuracies):.3f}" if accuracies else "–"
+def _misses(cases: Sequence[FaultCase]) -> Sequence[str]:
+    lost = [case for case in cases if not case.repaired]
+    told = [case.told.accuracy for case in lost if case.told is not None]
+    done = Counter(_done(case) for case in lost)
+    return (
+        f"{len(lost)} of {len(cases)}",
+        "; ".join(f"{what} ({count})" for what, count in done.most_common()),
+        *(f"{fmean(of):.3f}" for of in (lost[0].clean, [case.untouched.accuracy for case in lost])),
+        f"{fmean(case.row.accuracy for case in lost):.3f}",
+        f"{fmean(told):.3f}" if told else "–",
+    )
 
 
-def _shown(name: str, figure: Figure) -> str:
-    if name in _IN_POINTS:
-        figure = Figure(100 * figure.value, 100 * figure.low, 100 * figure.high, figure.count)
-    return span(figure, 0 if name in _IN_STEPS else 1 if name in _IN_POINTS else 2)
+def _done(case: FaultCase) -> str:
+    first = case.row.first
+    if first is None:
+        return "nothing"
+    return f"{first.adaptation}, {first.outcome.replace('_', ' ')}"

@@ -91,6 +91,11 @@ class FaultRow:
         return self.fault, self.architecture, self.data, self.seed, self.policy, self.version
 
     @property
+    def cell(self) -> str:
+        """Fault, architecture and data in one text."""
+        return f"{self.fault}|{self.architecture}|{self.data}"
+
+    @property
     def kind(self) -> str:
         """Kind of the fault: `F1` to `F13`, or `F0`."""
         return self.fault.split(":")[0]

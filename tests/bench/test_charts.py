@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamiyo.cli.charts import MAX_POINTS, Mark, line_chart
+from tamiyo.bench.charts import MAX_POINTS, Mark, line_chart
 
 POLYLINE = re.compile(r'<polyline class="series-(\d)" points="([^"]*)"')
 
