@@ -1,7 +1,7 @@
 """`tamiyo bench`: benchmarks over live runs, a command for each."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,15 +10,18 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tamiyo.bench.evaluation.lineup import named_folders
 from tamiyo.bench.faults import POLICIES, Plan, all_cells, experiment, load_plugin
 from tamiyo.bench.faults.bars import judged, missed
 from tamiyo.bench.faults.cohort import Rows
+from tamiyo.bench.faults.companions.controlled import add_networks
 from tamiyo.bench.faults.data import MissingExtraError
 from tamiyo.bench.faults.experiment import PolicyChangedError
 from tamiyo.bench.faults.presets import PRESETS
 from tamiyo.bench.faults.report import html, markdown
 from tamiyo.bench.outputs import check_writable
 from tamiyo.bench.pools import one_line_when_interrupted
+from tamiyo.policy.checkpoint import CheckpointError
 
 __all__ = ["bench"]
 
@@ -33,7 +36,7 @@ def _root() -> None:
 
 
 @bench.command()
-def faults(  # noqa: PLR0917 - its arguments are the options of the command
+def faults(  # noqa: PLR0913, PLR0917 - its arguments are the options of the command
     preset: Annotated[str, typer.Option(help=f"Which runs: {', '.join(PRESETS)}.")] = "smoke",
     policy: Annotated[
         list[str] | None,
@@ -46,6 +49,13 @@ def faults(  # noqa: PLR0917 - its arguments are the options of the command
     plugin: Annotated[
         list[Path] | None,
         typer.Option(help="A file that registers more; all its faults are run. May be repeated."),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="Another network, with the rules behind it, as a policy; may be repeated.",
+        ),
     ] = None,
     only: Annotated[
         str, typer.Option(help="Only cells whose name (fault|architecture|data) contains this.")
@@ -68,17 +78,20 @@ def faults(  # noqa: PLR0917 - its arguments are the options of the command
 
     Example: tamiyo bench faults --preset smoke --policy rules --policy oracle --workers 2
     """
-    policies = list(dict.fromkeys(policy or _DEFAULT))
     torch.set_num_threads(1)
     try:
+        networks = named_folders(also or [])
+        add_networks(networks)
+        policies = list(dict.fromkeys((*(policy or _DEFAULT), *networks)))
         plan = _plan(preset, plugin or (), only, seeds, healthy_seeds)
         for path in filter(None, (rows, report_path)):
             check_writable(path)
         with one_line_when_interrupted(f"Interrupted: the same command goes on, from {rows}."):
-            found = _run(plan, policies, rows, workers, plugin or ())
-    except (ValueError, MissingExtraError, PolicyChangedError) as error:
+            found = _run(plan, policies, rows, workers, plugin or (), networks)
+    except (ValueError, CheckpointError, MissingExtraError, PolicyChangedError) as error:
         raise typer.BadParameter(str(error)) from None
-    command = _command(preset, policies, plugin or (), only, seeds, healthy_seeds)
+    options = {"--policy": policy or _DEFAULT, "--also": also or (), "--plugin": plugin or ()}
+    command = _command(preset, options, only, seeds, healthy_seeds)
     said = markdown(found, command)
     typer.echo(said)
     if report_path is not None:
@@ -113,15 +126,14 @@ def _plan(
 
 def _command(
     preset: str,
-    policies: Sequence[str],
-    plugins: Sequence[Path],
+    several: Mapping[str, Sequence[str | Path]],
     only: str,
     seeds: int | None,
     healthy_seeds: int | None,
 ) -> str:
     """How to have the same runs again."""
     words = ["tamiyo", "bench", "faults", "--preset", preset]
-    for name, values in (("--policy", policies), ("--plugin", plugins)):
+    for name, values in several.items():
         words += (str(word) for value in values for word in (name, value))
     words += ("--only", only) if only else ()
     words += () if seeds is None else ("--seeds", str(seeds))
@@ -130,7 +142,12 @@ def _command(
 
 
 def _run(
-    plan: Plan, policies: Sequence[str], path: Path, workers: int, plugins: Sequence[Path]
+    plan: Plan,
+    policies: Sequence[str],
+    path: Path,
+    workers: int,
+    plugins: Sequence[Path],
+    networks: Mapping[str, Path],
 ) -> Rows:
     with Progress(
         TextColumn("runs"),
@@ -147,6 +164,7 @@ def _run(
             path,
             workers=workers,
             plugins=plugins,
+            networks=networks,
             on_row=lambda _row: progress.advance(task),
         )
     return Rows(found)

@@ -15,7 +15,7 @@ from tamiyo.bench.evaluation.bars import not_judged
 from tamiyo.bench.evaluation.card import card
 from tamiyo.bench.evaluation.evaluation import Evaluation, Request
 from tamiyo.bench.evaluation.evaluation import evaluate as run
-from tamiyo.bench.evaluation.lineup import COHORTS, DEFAULT, LEARNED, Lineup
+from tamiyo.bench.evaluation.lineup import COHORTS, DEFAULT, LEARNED, Lineup, named_folders
 from tamiyo.bench.evaluation.sheets import Sheet, sheets
 from tamiyo.bench.evaluation.splits import GROUPS, SPLITS, find_splits
 from tamiyo.bench.outputs import check_writable
@@ -78,7 +78,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - its arguments are the options of the c
     Example: tamiyo evaluate --split validation,test --check
     """
     try:
-        lineup = _lineup(cohorts, checkpoint, _others(also or []))
+        lineup = _lineup(cohorts, checkpoint, named_folders(also or []))
         splits = find_splits(split or (CHECKED_SPLITS if check else SPLIT))
         request = Request(splits, lineup, seeds, hosts, first_seed)
         _try_checkpoints(lineup)
@@ -105,21 +105,6 @@ def evaluate(  # noqa: PLR0913, PLR0917 - its arguments are the options of the c
         with rows_path.open("w", encoding="utf-8") as lines:
             lines.writelines(f"{json.dumps(record)}\n" for record in evaluation.records())
     raise typer.Exit(_verdict(notes, evaluation) if check else 0)
-
-
-def _others(also: list[str]) -> dict[str, Path]:
-    """Folders of other networks by name.
-
-    Raises:
-        ValueError: one without a name or a folder, or two of one name.
-    """
-    found: dict[str, Path] = {}
-    for one in also:
-        name, _, folder = one.partition("=")
-        if not name or not folder or name in found:
-            raise ValueError(f"--also needs a name of its own and a folder, not {one!r}")
-        found[name] = Path(folder)
-    return found
 
 
 def _lineup(cohorts: str, checkpoint: Path | None, others: dict[str, Path]) -> Lineup:

@@ -15,7 +15,7 @@ from tamiyo.learn.observations import GraphStructure, Observations
 from tamiyo.learn.segments import SEGMENT_LENGTH, Segment
 from tamiyo.policy.actions import Action
 
-__all__ = ["cut", "stack"]
+__all__ = ["cut", "pad", "stack"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 Indices = npt.NDArray[np.int64]
@@ -36,7 +36,8 @@ def stack(segments: Sequence[Segment]) -> Experience:
         name: torch.from_numpy(_gather(pieces, at_decision))
         for name, pieces in _columns_of(segments, _PER_DECISION)
     }
-    moments = _padded_moments(segments, _places(counts + 1))
+    blocks = [segment.blocks for segment in segments]
+    moments = _padded_moments(blocks, _places(counts + 1))
     steps, rows = at_decision.shape
     lengths = torch.from_numpy(counts)
     valid = torch.from_numpy(at_decision > 0)
@@ -64,14 +65,24 @@ def stack(segments: Sequence[Segment]) -> Experience:
     )
 
 
-def _padded_moments(segments: Sequence[Segment], at: Indices) -> dict[str, Tensor]:
-    """[moments, S, ...] for each of `FIELDS`; what no segment fills is padding.
+def pad(moments: Sequence[Observations]) -> dict[str, Tensor]:
+    """[M, ...] for each of `FIELDS`, padded to the largest graph.
 
     Args:
-        segments: S of them.
-        at: [moments, S], see `_gather`, counted over the moments of all segments.
+        moments: M single ones, of any graphs.
     """
-    blocks = [block for segment in segments for block in segment.blocks]
+    at = _places(np.ones(len(moments), np.int64))
+    return {name: one[0] for name, one in _padded_moments([[one] for one in moments], at).items()}
+
+
+def _padded_moments(rows: Sequence[Sequence[Observations]], at: Indices) -> dict[str, Tensor]:
+    """[moments, S, ...] for each of `FIELDS`; what nothing fills is padding.
+
+    Args:
+        rows: S of them, each with its moments in blocks.
+        at: [moments, S], see `_gather`, counted over the moments of all rows.
+    """
+    blocks = [block for row in rows for block in row]
     lengths = [len(block) for block in blocks]
     structures, structure = _structures(blocks)
     nodes = np.array([0, *(one.nodes for one in structures)])
@@ -80,7 +91,7 @@ def _padded_moments(segments: Sequence[Segment], at: Indices) -> dict[str, Tenso
     number = np.repeat([0, *structure], [1, *lengths])[at]
     padded = {name: _gather(pieces, at) for name, pieces in _columns_of(blocks, _PER_GRAPH)}
     for names, sizes in ((_PER_NODE, nodes), (_PER_EDGE, edges)):
-        places = list(_places_of_blocks(segments, lengths, sizes[structure].tolist()))
+        places = list(_places_of_blocks(rows, lengths, sizes[structure].tolist()))
         for name, pieces in _columns_of(blocks, names):
             out = np.zeros((*at.shape, sizes.max(), pieces[0].shape[-1]), pieces[0].dtype)
             for place, piece in zip(places, pieces, strict=True):
@@ -112,14 +123,14 @@ def _structures(blocks: Sequence[Observations]) -> tuple[Sequence[GraphStructure
 
 
 def _places_of_blocks(
-    segments: Sequence[Segment], lengths: Sequence[int], sizes: Sequence[int]
+    rows: Sequence[Sequence[Observations]], lengths: Sequence[int], sizes: Sequence[int]
 ) -> Iterator[tuple[slice, int, slice]]:
-    """For every block its moments, the row of its segment, and its nodes (or edges)."""
+    """For every block its moments, its row, and its nodes (or edges)."""
     block = 0
-    for row, segment in enumerate(segments):
+    for number, row in enumerate(rows):
         start = 0
-        for _ in segment.blocks:
-            yield slice(start, start + lengths[block]), row, slice(sizes[block])
+        for _ in row:
+            yield slice(start, start + lengths[block]), number, slice(sizes[block])
             start += lengths[block]
             block += 1
 

@@ -18,7 +18,7 @@ from tamiyo.bench.evaluation.state_player import StatePlayer
 from tamiyo.bench.evaluation.tuned_rules import TunedRules
 from tamiyo.policy import EnhancedTamiyoPolicyGNN, FallbackPolicy, RulesPolicy
 
-__all__ = ["COHORTS", "DEFAULT", "LEARNED", "NO_OP", "Lineup"]
+__all__ = ["COHORTS", "DEFAULT", "LEARNED", "NO_OP", "Lineup", "named_folders"]
 
 NO_OP, RULES, TUNED = "no-op", "rules", "tuned"
 LEARNED, DEFAULT = "learned", "default"
@@ -41,6 +41,21 @@ COHORTS: Sequence[str] = (
     "oracle",
 )
 """All names, in the order in which they are shown; other networks come before `learned`."""
+
+
+def named_folders(options: Sequence[str]) -> dict[str, Path]:
+    """Folders of checkpoints by name, from `NAME=FOLDER` as people write it.
+
+    Raises:
+        ValueError: one without a name or a folder, or two of one name.
+    """
+    found: dict[str, Path] = {}
+    for one in options:
+        name, _, folder = one.partition("=")
+        if not name or not folder or name in found:
+            raise ValueError(f"--also needs a name of its own and a folder, not {one!r}")
+        found[name] = Path(folder)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """All runs of a measurement that a file does not hold yet, in one process or in several."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tamiyo.bench.faults.cells import Cell
@@ -98,6 +99,7 @@ def experiment(
     *,
     workers: int = 1,
     plugins: Sequence[Path] = (),
+    networks: Mapping[str, Path] = MappingProxyType({}),
     on_row: OnRow = lambda _row: None,
 ) -> list[FaultRow]:
     """Make the runs of a plan.
@@ -110,6 +112,7 @@ def experiment(
             else.
         workers: Processes.
         plugins: Files that the processes have to load first; this one has done so.
+        networks: What they have to give to `add_networks`, likewise.
         on_row: Called with every row, old or new.
 
     Returns:
@@ -146,7 +149,7 @@ def experiment(
                 )
             on_row(row)
 
-        run_jobs(_play, missing, workers, keep, prepare=partial(_prepare, plugins))
+        run_jobs(_play, missing, workers, keep, prepare=partial(_prepare, plugins, dict(networks)))
     return [row for job in jobs if (row := row_of(job)) is not None]
 
 
@@ -154,9 +157,11 @@ def _play(job: Job) -> FaultRow:
     return play(*job)
 
 
-def _prepare(plugins: Sequence[Path]) -> None:
+def _prepare(plugins: Sequence[Path], networks: Mapping[str, Path]) -> None:
     """Give a new process the registers that this one has."""
     import tamiyo.bench.faults  # noqa: F401, PLC0415 - fills them
+    from tamiyo.bench.faults.companions.controlled import add_networks  # noqa: PLC0415 - likewise
 
+    add_networks(networks)
     for plugin in plugins:
         load_plugin(plugin)

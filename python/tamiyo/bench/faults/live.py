@@ -23,7 +23,7 @@ from tamiyo.bench.hearing import heard
 from tamiyo.host import TrainingRun
 from tamiyo.host.checksums import run_checksum
 
-__all__ = ["EVALUATIONS", "play", "settings_of"]
+__all__ = ["EVALUATIONS", "accompany", "play", "settings_of"]
 
 EVALUATIONS = 40
 """In the course of a run."""
@@ -34,15 +34,30 @@ LAST, EVERY = 5, 10
 def play(cell: Cell, policy: str, seed: int) -> FaultRow:
     """Make one run; the same cell, policy and seed give the same row, but for its time.
 
-    Runs of one seed and architecture have the same first weights and the same order of data,
-    whoever is beside them, as far as the fault leaves them the same.
-
     Raises:
         ValueError: there is no such policy.
         MissingExtraError: the package of the data is not installed.
     """
+    return accompany(cell, policy, POLICIES.find(policy).make(), seed)
+
+
+def accompany(cell: Cell, policy: str, companion: Companion, seed: int) -> FaultRow:
+    """Make one run with somebody beside it.
+
+    Runs of one seed and architecture have the same first weights and the same order of data,
+    whoever is beside them, as far as the fault leaves them the same.
+
+    Args:
+        cell: What is run.
+        policy: What the companion is called in the row.
+        companion: Who is beside it.
+        seed: Of first weights and the order of the data.
+
+    Raises:
+        MissingExtraError: the package of the data is not installed.
+    """
     torch.set_num_threads(1)
-    companion, problems, recipe = POLICIES.find(policy).make(), list[str](), cell.recipe()
+    problems, recipe = list[str](), cell.recipe()
     with torch.random.fork_rng(devices=[]), heard(problems):
         torch.manual_seed(seed)
         # A name from which nothing follows: policies see it.

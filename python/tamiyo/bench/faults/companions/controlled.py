@@ -1,15 +1,23 @@
 """Policies that decide on what Tamiyo measures, and act through it: the rules, the learned one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
 from tamiyo.bench.faults.companion import POLICIES, Companion, Policy, Subject
 from tamiyo.bench.faults.rows import FaultAct
 from tamiyo.control import Control, attach
-from tamiyo.policy import DecisionPolicy, RulesPolicy, learned_policy
+from tamiyo.policy import (
+    DecisionPolicy,
+    EnhancedTamiyoPolicyGNN,
+    FallbackPolicy,
+    RulesPolicy,
+    learned_policy,
+)
 
-__all__ = ["Controlled"]
+__all__ = ["Controlled", "add_networks"]
 
 PROBE_EVERY = 10
 """Steps between readings. With a budget of time instead, runs would depend on the clock."""
@@ -74,6 +82,27 @@ class Controlled(Companion):
             FaultAct.of(decision, result, topology, verified=result.verified)
             for decision, result in self._control.history
         ]
+
+
+def add_networks(folders: Mapping[str, Path]) -> None:
+    """Register networks from checkpoints, each with the rules behind it as the shipped one has.
+
+    Args:
+        folders: Of the checkpoints, by the names of the policies.
+
+    Raises:
+        ValueError: a name is taken.
+        CheckpointError: a checkpoint that cannot be used. A policy that silently was the rules
+            alone would pass for the network.
+    """
+    for name, folder in folders.items():
+        make = partial(_controlled_network, folder)
+        make()
+        POLICIES.add(Policy(name, make))
+
+
+def _controlled_network(folder: Path) -> Controlled:
+    return Controlled(FallbackPolicy(EnhancedTamiyoPolicyGNN.from_pretrained(folder)))
 
 
 POLICIES.add(Policy("rules", lambda: Controlled(RulesPolicy())))

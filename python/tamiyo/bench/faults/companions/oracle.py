@@ -44,9 +44,9 @@ class ToldPolicy(ProposingPolicy):
         if not (state.layers["step"][state.seen] > self._from).any():
             return "the fault was not measured yet"
         since = self.budget.steps_since(str(state.run), state.step)
-        if self._issued is not None and since != state.step - self._issued[0]:
+        if self._issued is not None and not since <= state.step - self._issued[0]:
             # It was not published or not applied, and is off the budget.
-            self._courses, self._issued = self._issued[1], None
+            self.withdraw()
         if since < self.config.cooldown_steps:
             return "the last step of the cure is under watch"
         if self._issued is not None and self._enough(state):
@@ -58,6 +58,11 @@ class ToldPolicy(ProposingPolicy):
                 self._courses = [tuple(rest)] if rest else []
                 return proposal
         return "there is nothing to do that is legal"
+
+    def withdraw(self) -> None:
+        """What was proposed last was not done."""
+        if self._issued is not None:
+            self._courses, self._issued = self._issued[1], None
 
     def _proposal(self, cure: Cure, state: ModelGraphState) -> Proposal | None:
         """The cure as something to be done now, if that is legal."""

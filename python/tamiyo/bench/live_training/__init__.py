@@ -1,0 +1,1 @@
+"""The fault benchmark as a school: a policy goes on learning beside live runs."""
