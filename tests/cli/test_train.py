@@ -36,6 +36,10 @@ def said(result):
         (("--device", "cuda:99"), "the device 'cuda:99' cannot be used"),
         (("--without", "refinement", "--without", "imitation"), "makes no policy"),
         (("--without", "imitation", "--without", "refinement"), "makes no policy"),
+        (("--finetune", "faults", "--device", "cuda"), "trainings from the beginning"),
+        (("--finetune", "faults", "--without", "replay"), "trainings from the beginning"),
+        (("--finetune", "faults", "--from", "nowhere"), "cannot read the checkpoint in nowhere"),
+        (("--finetune", "faults", "--split", "test"), "'test' is not one of"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_claims_nothing(tmp_path, options, reason):

@@ -7,7 +7,7 @@ import torch
 from random_segments import random_segment, random_structure
 from tamiyo.learn.experience import flat_action
 from tamiyo.learn.graphs import FIELDS
-from tamiyo.learn.segment_batch import cut, stack
+from tamiyo.learn.segment_batch import cut, pad, stack
 
 
 def test_segments_hold_every_decision_once_and_end_with_its_episode(make_rollout):
@@ -175,3 +175,12 @@ def field(block, moment, name):
     if name in ("node_mask", "edge_mask"):
         return np.ones(getattr(structure, name[:4] + "s"), bool)
     return getattr(block, name)[moment]
+
+
+def test_single_moments_are_padded_as_those_of_segments_are(make_rollout):
+    segments = list(cut(make_rollout(steps=10, rows=3).experience, version=0))
+    stacked = stack(segments).observations
+    alone = pad([segment.observations[:1] for segment in segments])
+    assert set(alone) == set(FIELDS)
+    for name in FIELDS:
+        assert torch.equal(alone[name], stacked[name][0]), name

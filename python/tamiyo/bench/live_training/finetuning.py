@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from tamiyo.bench.evaluation.splits import SPLITS
 from tamiyo.bench.faults.splits import Split
-from tamiyo.bench.live_training.lessons import give_lessons, lessons_for
+from tamiyo.bench.live_training.lessons import MOST_KEPT, give_lessons, lessons_for
 from tamiyo.bench.policy_training.claim import PACKAGES, claim
 from tamiyo.bench.policy_training.presets import PRESETS
 from tamiyo.bench.policy_training.stages import Report, Workshop
@@ -27,9 +27,7 @@ from tamiyo.policy import EnhancedTamiyoPolicyGNN
 __all__ = ["EXPERIENCES", "finetune"]
 
 EXPERIENCES = 1000
-"""States of live runs that are learned from."""
-SEEDS = range(3)
-"""Of the runs of each cell."""
+"""Most states of live runs that are learned from."""
 REHEARSALS, CALIBRATIONS = 8, 6
 """Rounds of Training-v0, see `Preset`."""
 LIVE = 0.5
@@ -83,7 +81,7 @@ def finetune(
             "environment": environment_digest(),
         },
     )
-    live = _live_lessons(checkpoint, directory, split, workers, report)
+    live = _live_lessons(checkpoint, directory, split, seed, workers, report)
     with interrupts_held_back():
         preset = PRESETS["default"]
         env = TrainingVectorEnv(preset.runs, config=SPLITS["train"].config, workers=workers)
@@ -115,25 +113,32 @@ def finetune(
 
 
 def _live_lessons(
-    checkpoint: Path, directory: Path, split: Split, workers: int, report: Report
+    checkpoint: Path, directory: Path, split: Split, seed: int, workers: int, report: Report
 ) -> Demonstrations:
     """Those of an earlier call, if it got so far."""
     path = directory / "live-lessons.safetensors"
     if not path.exists():
-        _give_live_lessons(path, checkpoint, split, workers, report)
+        _give_live_lessons(path, checkpoint, split, seed, workers, report)
     # Read even when it was just written: other addresses in memory may mean other last bits.
     return Demonstrations.load(path)
 
 
 def _give_live_lessons(
-    path: Path, checkpoint: Path, split: Split, workers: int, report: Report
+    path: Path, checkpoint: Path, split: Split, seed: int, workers: int, report: Report
 ) -> None:
     def told(stage: str) -> Callable[[int, int], None]:
         return lambda done, total: report(stage, done, total, {})
 
-    runs = path.with_name("runs.jsonl")
-    lessons = lessons_for(split, SEEDS, checkpoint, runs, workers=workers, report=told("runs"))
-    give_lessons(lessons, EXPERIENCES, workers, told("lessons")).save(path)
+    lessons = lessons_for(
+        split,
+        EXPERIENCES // MOST_KEPT,
+        checkpoint,
+        path.with_name("runs.jsonl"),
+        seed=seed,
+        workers=workers,
+        report=told("runs"),
+    )
+    give_lessons(lessons, workers, told("lessons")).save(path)
 
 
 def _mixed(rehearsal: Demonstrations, live: Demonstrations) -> Demonstrations:

@@ -29,12 +29,13 @@ from tamiyo.learn.segments import unknown_targets
 from tamiyo.policy import EnhancedTamiyoPolicyGNN, FallbackPolicy
 from tamiyo.policy.actions import WHOLE_MODEL, Action
 
-__all__ = ["Lesson", "give_lessons", "lessons_for", "to_demonstrations"]
+__all__ = ["MOST_KEPT", "Lesson", "give_lessons", "lessons_for", "to_demonstrations"]
 
 Count: TypeAlias = Callable[[int, int], None]
 """Is told how many are done, and how many there are."""
 KEPT = 2
 """States of a run that are kept of those with something to do, and of those without."""
+MOST_KEPT = 2 * KEPT
 PATIENCE = 0.2
 """Probability, at each state, that an expert who waits decides."""
 
@@ -62,10 +63,11 @@ class Lesson:
 
 def lessons_for(
     split: Split,
-    seeds: Sequence[int],
+    runs: int,
     checkpoint: Path,
     path: Path,
     *,
+    seed: int = 0,
     workers: int = 1,
     report: Count = lambda _done, _total: None,
 ) -> list[Lesson]:
@@ -73,37 +75,36 @@ def lessons_for(
 
     Args:
         split: Of the cells.
-        seeds: Of the runs of each cell.
+        runs: To learn from.
         checkpoint: Of the pupil, who decides in half of them.
         path: File of the runs that say where a cure pays; what it holds is not made again.
+        seed: Everything random follows from it.
         workers: Processes.
         report: Is told how many of those runs are done, and how many there are.
     """
     cells = [cell for cell in all_cells() if split_of(cell) == split and _treatable(cell)]
     healthy = [cell for cell in healthy_cells() if split_of(cell) == split]
-    plan = Plan(cells, max(seeds) + 1, healthy, 0)
+    random = np.random.default_rng(derive(seed, "lessons"))
+    faulty = _spread(cells, runs // 2, random)
+    plan = Plan(cells, 1 + max(number for _, number in faulty), healthy, 0)
     tell = _counting(len(plan.jobs([ORACLE])), report)
     rows = Rows(experiment(plan, [ORACLE], path, workers=workers, on_row=lambda _row: tell()))
     paid = {
-        (case.row.fault, case.row.architecture, case.row.data, case.row.seed)
+        (case.row.cell, case.row.seed)
         for case in rows.faulty(ORACLE)
         if case.valid and case.gained >= POINTS
     }
-    faulty = [(cell, seed) for seed in seeds for cell in cells]
-    sound = [(healthy[place % len(healthy)], place // len(healthy)) for place in range(len(faulty))]
-    random = np.random.default_rng(derive(0, "lessons"))
     found = []
-    for cell, seed in (run for pair in zip(faulty, sound, strict=True) for run in pair):
+    for cell, number in (*faulty, *_spread(healthy, runs - len(faulty), random)):
         led = random.random() < 0.5
         patience = int(random.geometric(PATIENCE)) if random.random() < 0.5 else 0
-        pays = (cell.fault, cell.architecture, cell.data, seed) in paid
-        found.append(Lesson(cell, seed, pays, checkpoint, led, patience))
+        pays = (cell.key, number) in paid
+        found.append(Lesson(cell, number, pays, checkpoint, led, patience))
     return found
 
 
 def give_lessons(
     lessons: Sequence[Lesson],
-    most: int,
     workers: int = 1,
     report: Count = lambda _done, _total: None,
 ) -> Demonstrations:
@@ -111,7 +112,6 @@ def give_lessons(
 
     Args:
         lessons: The runs.
-        most: States that may be kept altogether.
         workers: Processes.
         report: Is told how many runs are done, and how many there are.
 
@@ -126,7 +126,7 @@ def give_lessons(
         tell()
 
     run_jobs(_give, lessons, workers, keep)
-    found = [pair for place in sorted(kept) for pair in kept[place]][:most]
+    found = [pair for place in sorted(kept) for pair in kept[place]]
     return to_demonstrations([moment for moment, _ in found], [weight for _, weight in found])
 
 
@@ -172,6 +172,18 @@ def _counting(total: int, report: Count) -> Callable[[], None]:
     """Reports one more each time."""
     done = count(1)
     return lambda: report(next(done), total)
+
+
+def _spread(
+    cells: Sequence[Cell], runs: int, random: np.random.Generator
+) -> list[tuple[Cell, int]]:
+    """So many runs, with as few seeds as there can be: of the last seed some cells by lot."""
+    whole, rest = divmod(runs, len(cells))
+    some = random.choice(len(cells), rest, replace=False)
+    return [
+        *((cell, number) for number in range(whole) for cell in cells),
+        *((cells[place], whole) for place in sorted(some.tolist())),
+    ]
 
 
 def _treatable(cell: Cell) -> bool:
