@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tamiyo.policy import EnhancedTamiyoPolicyGNN, PolicyConfig
+
 # A busy machine is not a failed property. In CI the examples are the same in every run.
 settings.register_profile("tamiyo", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("tamiyo")
@@ -15,3 +17,25 @@ settings.load_profile("tamiyo")
 def _one_torch_thread():
     """Two OpenMP pools on shared cores starve each other."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_network():
+    """Makes a small network with its first weights, the same at every call."""
+
+    def make():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return EnhancedTamiyoPolicyGNN(
+                PolicyConfig(hidden_dim=8, num_gnn_layers=1, num_attention_heads=1)
+            )
+
+    return make
+
+
+@pytest.fixture
+def untrained(small_network, tmp_path):
+    """Folder of that network."""
+    folder = tmp_path / "untrained"
+    small_network().save_pretrained(folder, {"command": "none: it is not trained"})
+    return folder

@@ -3,12 +3,11 @@
 import sys
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from tamiyo.bench.faults import ARCHITECTURES, DATA_SOURCES, FAULTS, POLICIES, read_rows
 from tamiyo.cli.main import app
-from tamiyo.policy import EnhancedTamiyoPolicyGNN, PolicyConfig
+from tamiyo.policy import EnhancedTamiyoPolicyGNN
 
 RUN = CliRunner()
 PLUGIN = """
@@ -100,23 +99,12 @@ def test_what_makes_no_sense_is_refused(run, options, said):
     assert said in done.stderr
 
 
-@pytest.fixture
-def network(tmp_path):
-    """Folder of a small network."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        shape = PolicyConfig(hidden_dim=8, num_gnn_layers=1, num_attention_heads=1)
-        made = EnhancedTamiyoPolicyGNN(shape)
-    made.save_pretrained(tmp_path / "mine", {"command": "none: it is not trained"})
-    return tmp_path / "mine"
-
-
-def test_another_network_can_be_beside_the_runs(run, network):
-    done = run("--policy", "idle", "--also", f"mine={network}")
+def test_another_network_can_be_beside_the_runs(run, untrained):
+    done = run("--policy", "idle", "--also", f"mine={untrained}")
     assert done.exit_code == 0, done.output
     assert "| mine | 1 harmed of 1, 1 healthy |" in done.stdout
     versions = {row.policy: row.version for row in read_rows(run.rows)}
-    assert EnhancedTamiyoPolicyGNN.from_pretrained(network).version in versions["mine"]
+    assert EnhancedTamiyoPolicyGNN.from_pretrained(untrained).version in versions["mine"]
 
 
 @pytest.mark.parametrize(
@@ -127,8 +115,8 @@ def test_another_network_can_be_beside_the_runs(run, network):
         ("rules={}", "there is a policy 'rules' already"),
     ],
 )
-def test_a_network_that_cannot_be_used_is_refused(run, network, option, said):
-    done = run("--also", option.format(network))
+def test_a_network_that_cannot_be_used_is_refused(run, untrained, option, said):
+    done = run("--also", option.format(untrained))
     assert done.exit_code == 2
     assert said in " ".join(done.stderr.replace("│", " ").split())
     assert not run.rows.exists()

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -18,7 +17,7 @@ from tamiyo.cli import evaluate as command
 from tamiyo.cli.main import app
 from tamiyo.envs.training.faults import FaultKind
 from tamiyo.envs.training.sampling import TrainingConfig
-from tamiyo.policy import EnhancedTamiyoPolicyGNN, PolicyConfig
+from tamiyo.policy import EnhancedTamiyoPolicyGNN
 
 RUN = CliRunner()
 
@@ -36,13 +35,9 @@ def _short_episodes(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = PolicyConfig(hidden_dim=8, num_gnn_layers=1, num_attention_heads=1)
-        network = EnhancedTamiyoPolicyGNN(config)
+def checkpoint(small_network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("policy")
-    network.save_pretrained(folder, {"command": "none: it is not trained"})
+    small_network().save_pretrained(folder, {"command": "none: it is not trained"})
     return str(folder)
 
 

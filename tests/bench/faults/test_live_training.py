@@ -18,7 +18,7 @@ from tamiyo.contracts import AdaptationType
 from tamiyo.graph.schema import ACTIONS
 from tamiyo.learn.graphs import pack
 from tamiyo.learn.imitation import CloningConfig, Demonstrations
-from tamiyo.policy import EnhancedTamiyoPolicyGNN, PolicyConfig
+from tamiyo.policy import EnhancedTamiyoPolicyGNN
 from tamiyo.policy.actions import WHOLE_MODEL
 from tamiyo.policy.proposal import Proposal
 
@@ -43,12 +43,8 @@ class Stubborn(ProposingPolicy):
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = EnhancedTamiyoPolicyGNN(
-            PolicyConfig(hidden_dim=8, num_gnn_layers=1, num_attention_heads=1)
-        )
+def checkpoint(small_network, tmp_path):
+    network = small_network()
     network.offered = ALL.clone()
     notes = {"command": "none: it is not trained", "layer_types": ["linear", "relu"]}
     network.save_pretrained(tmp_path / "before", notes)

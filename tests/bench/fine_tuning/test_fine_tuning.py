@@ -5,26 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from tamiyo.bench.evaluation.splits import SEEDS, SPLITS
 from tamiyo.bench.fine_tuning import EXPERIENCES, PAIRS, fine_tuned, tuning
 from tamiyo.bench.fine_tuning.__main__ import main
 from tamiyo.envs.training.data import HELD_OUT_DATA
 from tamiyo.envs.training.sampling import draw_cohort
-from tamiyo.policy import EnhancedTamiyoPolicyGNN, PolicyConfig
+from tamiyo.policy import EnhancedTamiyoPolicyGNN
 from tamiyo.policy.checkpoint import MANIFEST
-
-SMALL = {"hidden_dim": 8, "num_gnn_layers": 1, "num_attention_heads": 1}
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = EnhancedTamiyoPolicyGNN(PolicyConfig(**SMALL))
-    network.save_pretrained(tmp_path / "before", {"command": "none: it is not trained"})
-    return tmp_path / "before"
 
 
 @pytest.fixture
@@ -66,27 +54,27 @@ def test_no_pair_has_deep_sigmoid_networks_because_they_do_not_train():
 
 
 def test_few_experiences_move_the_policy_and_leave_the_first_as_it_was(
-    checkpoint, short, monkeypatch, tmp_path
+    untrained, short, monkeypatch, tmp_path
 ):
     (pair, *_) = short.values()
-    before = EnhancedTamiyoPolicyGNN.from_pretrained(checkpoint)
+    before = EnhancedTamiyoPolicyGNN.from_pretrained(untrained)
     monkeypatch.setattr(tuning, "EXPERIENCES", 240)
     paths = [
-        fine_tuned(checkpoint, pair, seed, tmp_path / f"{n}") for n, seed in enumerate((0, 0, 1))
+        fine_tuned(untrained, pair, seed, tmp_path / f"{n}") for n, seed in enumerate((0, 0, 1))
     ]
     one, same, other = (EnhancedTamiyoPolicyGNN.from_pretrained(path) for path in paths)
     assert one.version == same.version
     assert len({before.version, one.version, other.version}) == 3
-    assert EnhancedTamiyoPolicyGNN.from_pretrained(checkpoint).version == before.version
+    assert EnhancedTamiyoPolicyGNN.from_pretrained(untrained).version == before.version
     manifest = json.loads((paths[0] / MANIFEST).read_text())
     assert manifest["training"]["experiences"] == 240 <= EXPERIENCES
 
 
 @pytest.mark.slow
-def test_the_command_compares_before_and_after(checkpoint, short, monkeypatch, capsys):
+def test_the_command_compares_before_and_after(untrained, short, monkeypatch, capsys):
     monkeypatch.setattr(tuning, "EXPERIENCES", 240)
     (name, *_) = short
-    main([str(checkpoint), "--pair", name, "--trainings", "1", "--seeds", "2"])
+    main([str(untrained), "--pair", name, "--trainings", "1", "--seeds", "2"])
     said = capsys.readouterr().out
     assert f"### {name}: 64 runs" in said
     for cohort in ("rules", "learned", "tuned-0", "oracle"):
