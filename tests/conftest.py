@@ -1,6 +1,7 @@
 """What holds for every test: one torch thread, and property tests without a clock."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -17,6 +18,13 @@ settings.load_profile("tamiyo")
 def _one_torch_thread():
     """Two OpenMP pools on shared cores starve each other."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interrupts_interrupt():
+    """A shell makes what it runs in the background ignore them, and all that this starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -146,7 +146,7 @@ def taken():
 def test_an_interrupt_that_another_thread_takes_waits_for_the_end_of_the_block(taken):
     """The system gives a signal to any thread that does not block it, and Python to the first."""
     done, reached = threading.Event(), []
-    other = threading.Thread(target=done.wait)
+    other = threading.Thread(target=done.wait, daemon=True)
     other.start()
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):

@@ -14,11 +14,10 @@ from tamiyo.bench.faults.splits import Split
 from tamiyo.bench.live_training.lessons import MOST_KEPT, give_lessons, lessons_for
 from tamiyo.bench.policy_training.claim import PACKAGES, claim
 from tamiyo.bench.policy_training.presets import PRESETS
-from tamiyo.bench.policy_training.stages import Report, Workshop
+from tamiyo.bench.policy_training.stages import Report, Workshop, layer_types
 from tamiyo.bench.pools import interrupts_held_back
 from tamiyo.bench.provenance import environment_digest
 from tamiyo.envs.training.vector_env import TrainingVectorEnv
-from tamiyo.graph.schema import LAYER_TYPES
 from tamiyo.learn.imitation import CloningConfig, Demonstrations, clone
 from tamiyo.learn.imitation.temperatures import fit_calibration
 from tamiyo.learn.seeds import derive
@@ -99,7 +98,7 @@ def finetune(
         )
     finally:
         env.close()
-    known = sorted({*notes.get("layer_types", ()), *_layer_types(live)})
+    known = sorted({*notes.get("layer_types", ()), *layer_types(live)})
     record: dict[str, Any] = {
         **{name: value for name, value in notes.items() if name != "adaptations"},
         "command": command,
@@ -169,9 +168,3 @@ def _widened(some: Demonstrations, nodes: int, edges: int) -> Demonstrations:
 
     columns = {name: wide(name, column) for name, column in some.observations.items()}
     return Demonstrations(columns, some.action, some.weights, some.targets, some.returns)
-
-
-def _layer_types(lessons: Demonstrations) -> list[str]:
-    real = lessons.observations["node_mask"].bool()
-    names = tuple(LAYER_TYPES)
-    return [names[index] for index in lessons.observations["layer_type"][real].unique().tolist()]

@@ -27,10 +27,9 @@ from tamiyo.bench.policy_training.claim import (
 )
 from tamiyo.bench.policy_training.history import History
 from tamiyo.bench.policy_training.presets import Preset
-from tamiyo.bench.policy_training.stages import Report, Workshop
+from tamiyo.bench.policy_training.stages import Report, Workshop, layer_types
 from tamiyo.bench.pools import interrupts_held_back
 from tamiyo.envs.training.vector_env import TrainingVectorEnv
-from tamiyo.graph.schema import LAYER_TYPES
 from tamiyo.learn.imitation import Demonstrations
 from tamiyo.learn.imitation.temperatures import fit_calibration
 from tamiyo.policy import EnhancedTamiyoPolicyGNN
@@ -136,7 +135,7 @@ def _imitate(shop: Workshop, record: dict[str, Any]) -> Path:
         lessons = Demonstrations.concatenate([lessons, corrected])
         policy = shop.cloned("clone", lessons)
     record["states"] = len(lessons)
-    record["layer_types"] = _layer_types(lessons)
+    record["layer_types"] = layer_types(lessons)
     return _save(shop, "cloned", policy, record)
 
 
@@ -156,7 +155,7 @@ def _save(
     """Calibrate on fresh runs and write the checkpoint."""
     fresh = shop.lessons(f"{stage}-calibration", shop.preset.calibrations, policy)
     policy.calibration = fit_calibration(policy, fresh)
-    kin = policy.adopt_kin(record.setdefault("layer_types", _layer_types(fresh)))
+    kin = policy.adopt_kin(record.setdefault("layer_types", layer_types(fresh)))
     folder = shop.directory / f"{stage}-policy"
     policy.save_pretrained(folder, record | {"stage": stage, "kin": kin})
     return folder
@@ -178,10 +177,3 @@ def _compare(shop: Workshop, cloned: Path, refined: Path, workers: int) -> Figur
         found = evaluate(request, workers, count).results[0].pairs[f"{LEARNED} - {CLONE}"]
         replace_file(path, json.dumps(asdict(found)).encode())
     return Figure(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def _layer_types(lessons: Demonstrations) -> list[str]:
-    real = lessons.observations["node_mask"].bool()
-    types = lessons.observations["layer_type"][real].unique()
-    names = tuple(LAYER_TYPES)
-    return [names[index] for index in types.tolist()]

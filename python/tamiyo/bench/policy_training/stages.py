@@ -9,6 +9,7 @@ import torch
 from tamiyo.bench.evaluation.splits import SEEDS, SPLITS
 from tamiyo.bench.policy_training.presets import Preset
 from tamiyo.envs.training.vector_env import TrainingVectorEnv
+from tamiyo.graph.schema import LAYER_TYPES
 from tamiyo.learn.graphs import pack
 from tamiyo.learn.imitation import Demonstrations, clone, demonstrate
 from tamiyo.learn.learner import PolicyLearner
@@ -17,7 +18,7 @@ from tamiyo.learn.seeds import derive
 from tamiyo.learn.training import train
 from tamiyo.policy import EnhancedTamiyoPolicyGNN
 
-__all__ = ["Report", "Workshop"]
+__all__ = ["Report", "Workshop", "layer_types"]
 
 Report = Callable[[str, int, int, Mapping[str, float]], None]
 """Is told the stage, how many of its units are done and how many there are, and figures."""
@@ -100,3 +101,10 @@ class Workshop:
     def _env_seed(self, stage: str, number: int) -> int:
         """A seed of the training split."""
         return SPLITS["train"].seed(derive(self.seed, stage, number) % SEEDS)
+
+
+def layer_types(lessons: Demonstrations) -> list[str]:
+    """Names, as in `LAYER_TYPES`, of the types of layers that there are in some graphs."""
+    real = lessons.observations["node_mask"].bool()
+    names = tuple(LAYER_TYPES)
+    return [names[index] for index in lessons.observations["layer_type"][real].unique().tolist()]
